@@ -1,0 +1,81 @@
+"""The seam every task plugs into: what a task may know, and what it hands to the engine.
+
+A task turns records into one loss per privacy unit. It never sees noise, ledger, policy or network.
+Its losses must not couple units: no mean over the tokens of a batch, no in-batch negatives, no batch
+norm. The contract suite in ``tests/client/tasks`` holds every registered task to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor, nn
+
+from wardround.client.trainable import Trainable
+from wardround.privacy import Unit
+
+TaskConfig = Mapping[str, Any]
+Metrics = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row of a hospital's data: who it belongs to, and what the task knows about it.
+
+    Attributes:
+        id: Unique inside one data set.
+        owners: For each unit of privacy the data can be grouped by, this record's owner.
+        content: The task's own frozen dataclass.
+    """
+
+    id: str
+    owners: Mapping[Unit, str]
+    content: Any
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows ready for the model, and which privacy unit each row belongs to.
+
+    Attributes:
+        inputs: Tensors whose first axis is the row; whatever the task's ``losses`` needs.
+        unit_of_row: Shape ``(rows,)``, int64, values in ``[0, units)``.
+        units: How many privacy units the rows belong to.
+    """
+
+    inputs: Mapping[str, Tensor]
+    unit_of_row: Tensor
+    units: int
+
+
+class Task(Protocol):
+    """Everything a task may know. Implementations are stateless: one object serves all hospitals."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    units: ClassVar[tuple[Unit, ...]]  # units of privacy it supports; the first is the default
+
+    def check(self, config: TaskConfig) -> None:
+        """Raise ``BadInput`` naming the first field of ``[task]`` that cannot be used."""
+
+    def load(self, source: Path, config: TaskConfig) -> Sequence[Record]:
+        """Read the field's own file formats; ``BadInput`` names file, line and field."""
+
+    def adapt(self, model: nn.Module, adapter: Mapping[str, Any], config: TaskConfig) -> Trainable:
+        """Choose what trains: LoRA factors, a soft prompt, small nets. Everything else is frozen."""
+
+    def collate(
+        self, units: Sequence[Sequence[Record]], tokenizer: Any, config: TaskConfig
+    ) -> Batch:
+        """Rows for these units' records, one inner sequence a unit."""
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """One loss a unit, shape ``(units,)``, each a function of that unit's rows alone."""
+
+    def evaluate(
+        self, model: nn.Module, tokenizer: Any, records: Sequence[Record], config: TaskConfig
+    ) -> Metrics:
+        """Scores on records that may be looked at: public probes, or a hospital's own at home."""

@@ -1,0 +1,72 @@
+"""What trains and therefore what leaves: a model, the parameters inside it that move, by wire name.
+
+Knows nothing of tasks or privacy. Wire names of LoRA factors are PEFT's own state-dict keys, so an
+adapter written from them loads with ``PeftModel.from_pretrained``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wardround.privacy.errors import BadMessage
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """A model and its trainable parameters.
+
+    Attributes:
+        model: The module whose forward pass the task calls.
+        parameters: Wire name to parameter, in a fixed order; exactly those with ``requires_grad``.
+    """
+
+    model: nn.Module
+    parameters: Mapping[str, nn.Parameter]
+
+    def __post_init__(self) -> None:
+        wanted = {id(p) for p in self.model.parameters() if p.requires_grad}
+        named = {id(p) for p in self.parameters.values()}
+        if wanted != named:
+            raise ValueError("a parameter requires a gradient but has no wire name, or the reverse")
+
+    @property
+    def shapes(self) -> dict[str, torch.Size]:
+        """Shape of each trainable parameter."""
+        return {name: parameter.shape for name, parameter in self.parameters.items()}
+
+    def read(self) -> dict[str, Tensor]:
+        """A float32 copy of the trainable values on the CPU."""
+        return {
+            name: parameter.detach().to("cpu", torch.float32, copy=True)
+            for name, parameter in self.parameters.items()
+        }
+
+    @torch.no_grad()
+    def write(self, arrays: Mapping[str, Tensor]) -> None:
+        """Set all trainable values.
+
+        Raises:
+            BadMessage: A name is missing, unknown, of another shape or not finite; nothing is set.
+        """
+        check_arrays(arrays, self.shapes)
+        for name, parameter in self.parameters.items():
+            parameter.copy_(arrays[name])
+
+
+def check_arrays(arrays: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
+    """Refuse arrays whose names, shapes or values are not those expected."""
+    if arrays.keys() != shapes.keys():
+        odd = sorted(arrays.keys() ^ shapes.keys())[0]
+        state = "missing" if odd in shapes else "unknown"
+        raise BadMessage(f"array {odd!r} is {state}")
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            raise BadMessage(
+                f"array {name!r} has shape {tuple(arrays[name].shape)}; expected {tuple(shape)}"
+            )
+        if not bool(torch.isfinite(arrays[name]).all()):
+            raise BadMessage(f"array {name!r} holds a value that is not finite")
