@@ -5,13 +5,19 @@ An engine knows modules and autograd. It knows nothing of clipping, noise, tasks
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import ClassVar, Protocol, Self
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from wardround.client.trainable import Trainable
+from wardround.privacy.errors import WardroundError
+
+
+class UnsupportedTrainable(WardroundError):
+    """A trainable parameter whose per-unit gradient the engine cannot form exactly."""
 
 
 class Engine(Protocol):
@@ -44,5 +50,44 @@ class Engine(Protocol):
             units: How many units there are; may be 0, and then ``losses`` is not called.
 
         Returns:
-            By wire name, shape ``(units, *parameter.shape)``, float32.
+            By wire name, shape ``(units, *parameter.shape)``, float32 (float64 where the
+            parameter is float64).
         """
+
+
+def no_units(trainable: Trainable) -> dict[str, Tensor]:
+    """What an empty batch contributes: arrays of the right shapes with no rows."""
+    return {
+        name: parameter.new_zeros((0, *parameter.shape), dtype=gradient_dtype(parameter))
+        for name, parameter in trainable.parameters.items()
+    }
+
+
+def gradient_dtype(parameter: Tensor) -> torch.dtype:
+    """Float32, or float64 where the parameter is: clipping in anything shorter misses its bound."""
+    return torch.promote_types(parameter.dtype, torch.float32)
+
+
+def check_losses(losses: Tensor, units: int) -> Tensor:
+    """The losses, if they are one number a unit and depend on something trainable.
+
+    Raises:
+        ValueError: Another shape, or no path to a trainable parameter.
+    """
+    if losses.shape != (units,):
+        raise ValueError(
+            f"losses have shape {tuple(losses.shape)}; expected ({units},): one a unit"
+        )
+    if not losses.requires_grad:
+        raise ValueError("the losses do not depend on any trainable parameter")
+    return losses
+
+
+def has_own_forward(module: nn.Module) -> bool:
+    """Whether somebody has replaced this one module's forward, as dispatch hooks and engines do."""
+    return "forward" in vars(module)
+
+
+def trainable_of(module: nn.Module) -> Iterable[nn.Parameter]:
+    """The trainable parameters this module itself holds."""
+    return (p for p in module.parameters(recurse=False) if p.requires_grad)

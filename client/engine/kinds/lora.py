@@ -1,0 +1,133 @@
+"""LoRA layers of PEFT on a frozen ``nn.Linear`` or transformers ``Conv1D``, in one node.
+
+``y = x W0 + b + s (x A^T) B^T``: Hu et al. (2022), "LoRA", eq. 3, with the scaling on the narrow
+side, where it costs ``rank`` numbers a position. The node keeps the input once, in the base's own
+dtype, and the narrow product; nothing as wide as the layer's output. Whatever does not fit
+(dropout, several adapters at once, quantised or dispatched bases) runs PEFT's own forward, whose
+factors ``lora_A`` and ``lora_B`` are dense layers with a kind of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft.tuners.lora.layer import Linear as LoraLinear
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from transformers.pytorch_utils import Conv1D
+
+from wardround.client.engine.base import has_own_forward
+from wardround.client.engine.kinds.registry import Forward, register
+from wardround.client.engine.sink import Sink
+
+
+class _Layer:
+    """One adapter of one LoRA layer: the frozen base beside its two factors."""
+
+    def __init__(self, module: Any, adapter: str, sink: Sink) -> None:
+        base = module.get_base_layer()
+        self.base = base
+        self.transposed = isinstance(base, Conv1D)
+        self.a: nn.Parameter = module.lora_A[adapter].weight
+        self.b: nn.Parameter = module.lora_B[adapter].weight
+        self.scaling = module.scaling
+        self.adapter = adapter
+        self.sink = sink
+
+    @property
+    def inward(self) -> Tensor:
+        """The base weight as ``(out, in)``."""
+        weight: Tensor = self.base.weight
+        return weight.t() if self.transposed else weight
+
+
+class _LoraNode(torch.autograd.Function):
+    """Base plus low-rank update whose backward pass leaves both factors' gradients in the sink."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, x: Tensor, a: nn.Parameter, b: nn.Parameter, layer: _Layer
+    ) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        weight, bias = layer.inward, layer.base.bias
+        y = flat @ weight.t() if bias is None else torch.addmm(bias, flat, weight.t())
+        low = (flat.to(a.dtype) @ a.t()).mul_(layer.scaling[layer.adapter])
+        if y.dtype == b.dtype:
+            y.addmm_(low, b.t())
+        else:
+            y.add_(low @ b.t())
+        ctx.save_for_backward(x, low)
+        ctx.layer, ctx.scaling = layer, layer.scaling[layer.adapter]
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, low = ctx.saved_tensors
+        layer: _Layer = ctx.layer
+        wants_x, wants_a, wants_b = ctx.needs_input_grad[:3]
+        flat = gradient.reshape(-1, gradient.shape[-1])
+        wide = flat.to(layer.b.dtype)
+        inner = (wide @ layer.b).mul_(ctx.scaling)
+        if wants_a:
+            layer.sink.outer(layer.a, inner.view(*x.shape[:-1], -1), x)
+        if wants_b:
+            layer.sink.outer(layer.b, wide.view(*x.shape[:-1], -1), low.view(*x.shape[:-1], -1))
+        if not wants_x:
+            return None, None, None, None
+        back = flat @ layer.inward
+        if back.dtype == inner.dtype:
+            back.addmm_(inner, layer.a)
+        else:
+            back.add_(inner @ layer.a)
+        return back.view_as(x), None, None, None
+
+
+@register(LoraLinear)
+def lora(module: Any, sink: Sink) -> Forward | None:
+    """A LoRA layer through one node, or ``None`` where its parts must run one by one."""
+    active = [name for name in module.active_adapters if name in module.lora_A]
+    if len(active) != 1 or not _fits(module, active[0]):
+        return None
+    layer = _Layer(module, active[0], sink)
+    own = type(module).forward
+
+    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        plain = not (args or kwargs or module.disable_adapters or module.merged)
+        if not plain or module.active_adapters != active:
+            kept: Tensor = own(module, x, *args, **kwargs)
+            return kept
+        sink.ran(layer.a, layer.b)
+        result: Tensor = _LoraNode.apply(x, layer.a, layer.b, layer)
+        return result
+
+    return forward
+
+
+def _fits(module: Any, adapter: str) -> bool:
+    """Whether base and factors are exactly what the node computes."""
+    base, a, b = module.base_layer, module.lora_A[adapter], module.lora_B[adapter]
+    return (
+        type(base) in (nn.Linear, Conv1D)
+        and type(a) is nn.Linear
+        and type(b) is nn.Linear
+        and a.bias is None
+        and b.bias is None
+        and isinstance(module.lora_dropout[adapter], nn.Identity)
+        and adapter not in module.lora_variant
+        and not any(p.requires_grad for p in base.parameters())
+        and not any(_watched(part) for part in (base, a, b))
+        and a.weight.device == base.weight.device
+    )
+
+
+def _watched(module: nn.Module) -> bool:
+    """Whether somebody expects this module's own call to happen."""
+    return bool(
+        has_own_forward(module)
+        or module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
