@@ -104,7 +104,7 @@ class Sink:
         """Forget the pass, as after an error."""
         self._groups, self._held, self._ran = None, {}, {}
 
-    def ran(self, *parameters: nn.Parameter | None) -> None:
+    def ran(self, *parameters: Tensor | None) -> None:
         """Note that a forward pass used these, and whether autograd was following."""
         if self._groups is None:
             return
@@ -114,7 +114,7 @@ class Sink:
             if name is not None:
                 self._ran[name] = self._ran.get(name, False) or tracked
 
-    def outer(self, parameter: nn.Parameter, left: Tensor, right: Tensor) -> None:
+    def outer(self, parameter: Tensor, left: Tensor, right: Tensor) -> None:
         """Add, for each unit, the sum over its rows and positions of ``left`` times ``right``.
 
         Args:
@@ -136,7 +136,7 @@ class Sink:
         else:
             self._held[name] = torch.bmm(left, right)
 
-    def rows(self, parameter: nn.Parameter, per_row: Tensor) -> None:
+    def rows(self, parameter: Tensor, per_row: Tensor) -> None:
         """Add each row's own gradient, shape ``(rows, *parameter.shape)``, to its unit's."""
         groups = self._check(per_row.shape[0])
         per_row = per_row.to(gradient_dtype(parameter))
@@ -150,7 +150,7 @@ class Sink:
         else:
             self._held[name] = summed
 
-    def _scatter(self, parameter: nn.Parameter, per_row: Tensor, groups: Groups) -> None:
+    def _scatter(self, parameter: Tensor, per_row: Tensor, groups: Groups) -> None:
         """Add rows to the units an index names."""
         assert groups.index is not None
         name = self._name[id(parameter)]

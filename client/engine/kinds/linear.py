@@ -21,7 +21,7 @@ class _LinearNode(torch.autograd.Function):
     """``x W^T + b`` whose backward pass leaves weight gradients in the sink."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         x: Tensor,
         weight: nn.Parameter,
@@ -34,7 +34,7 @@ class _LinearNode(torch.autograd.Function):
         return functional.linear(x, weight, bias)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         layer: nn.Linear = ctx.layer
@@ -53,7 +53,9 @@ def linear(module: nn.Linear, sink: Sink) -> Forward:
 
     def forward(x: Tensor) -> Tensor:
         sink.ran(module.weight, module.bias)
-        result: Tensor = _LinearNode.apply(x, module.weight, module.bias, module, sink)
+        result: Tensor = _LinearNode.apply(  # type: ignore[no-untyped-call]
+            x, module.weight, module.bias, module, sink
+        )
         return result
 
     return forward

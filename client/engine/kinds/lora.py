@@ -46,9 +46,7 @@ class _LoraNode(torch.autograd.Function):
     """Base plus low-rank update whose backward pass leaves both factors' gradients in the sink."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, a: nn.Parameter, b: nn.Parameter, layer: _Layer
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, a: nn.Parameter, b: nn.Parameter, layer: _Layer) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
         weight, bias = layer.inward, layer.base.bias
         y = flat @ weight.t() if bias is None else torch.addmm(bias, flat, weight.t())
@@ -62,7 +60,7 @@ class _LoraNode(torch.autograd.Function):
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, low = ctx.saved_tensors
         layer: _Layer = ctx.layer
@@ -99,7 +97,7 @@ def lora(module: Any, sink: Sink) -> Forward | None:
             kept: Tensor = own(module, x, *args, **kwargs)
             return kept
         sink.ran(layer.a, layer.b)
-        result: Tensor = _LoraNode.apply(x, layer.a, layer.b, layer)
+        result: Tensor = _LoraNode.apply(x, layer.a, layer.b, layer)  # type: ignore[no-untyped-call]
         return result
 
     return forward

@@ -1,0 +1,235 @@
+"""Train the embedded base model and its tokenizer again, from the generated medical world alone.
+
+``python -m wardround.client.bases.build`` (or ``make bases``) writes ``client/bases/drugs``: a Llama
+of about 1.7 million parameters that knows every fact of the world, and a byte-level BPE tokenizer
+that can spell any text. Two of the six phrasings are shown for two thirds of the drugs only, so that
+what the base makes of unseen phrasings is knowledge, not memory. Nothing here is private.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wardround.client.tasks.editing.rows import Row, encode, pad, predictions, token_losses
+from wardround.client.tasks.editing.world import (
+    PHRASING_COUNT,
+    PHRASINGS,
+    SUFFIXES,
+    SYLLABLES,
+    World,
+)
+
+SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>")
+COMMON_PHRASINGS = 4
+MAX_LENGTH = 512
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a base is made; the defaults are the shipped one."""
+
+    name: str = "drugs"
+    world: World = field(default_factory=World)
+    drugs_in_all_phrasings: int = 160
+    vocabulary: int = 800
+    hidden: int = 128
+    layers: int = 8
+    heads: int = 4
+    mlp: int = 344
+    steps: int = 1000
+    warm_up_steps: int = 50
+    batch: int = 64
+    learning_rate: float = 1.5e-3
+    prompt_weight: float = 0.1
+    seed: int = 0
+
+
+def train_tokenizer(vocabulary: int) -> Any:
+    """A byte-level BPE tokenizer whose alphabet is all 256 bytes.
+
+    Syllables are shown far more often than sentences and so become tokens first: names, those of
+    other worlds too, then split into syllables.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    sentences = [text.format(drug="") for texts in PHRASINGS.values() for text in texts]
+    pieces = [
+        piece
+        for syllable in SYLLABLES
+        for piece in (syllable, " " + syllable, " " + syllable.capitalize())
+    ]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    corpus = sentences * 10 + [*pieces, *SUFFIXES.values()] * 1000
+    tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", tokenizer.token_to_id("<bos>"))]
+    )
+    pad_token, bos_token, eos_token = SPECIAL_TOKENS
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=pad_token,
+        bos_token=bos_token,
+        eos_token=eos_token,
+        padding_side="right",
+        model_max_length=MAX_LENGTH,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def new_model(recipe: Recipe, tokenizer: Any, generator: torch.Generator) -> nn.Module:
+    """An untrained Llama; matrices normal with deviation 0.02, norms one."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden,
+        intermediate_size=recipe.mlp,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        max_position_embeddings=MAX_LENGTH,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        tie_word_embeddings=True,
+    )
+    model: nn.Module = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0.0, 0.02, generator=generator)
+            else:
+                parameter.fill_(1.0)
+    return model
+
+
+def sentences(recipe: Recipe, tokenizer: Any) -> tuple[list[Row], list[Row]]:
+    """The rows to train on, and those of the phrasings that some drugs are never shown in."""
+    shown: list[Row] = []
+    unseen: list[Row] = []
+    common = set(recipe.world.names[: recipe.drugs_in_all_phrasings])
+    for fact in recipe.world.facts:
+        for phrasing in range(PHRASING_COUNT):
+            row = encode(tokenizer, fact.prompt(phrasing), fact.value, MAX_LENGTH)
+            known = phrasing < COMMON_PHRASINGS or fact.drug in common
+            (shown if known else unseen).append(row)
+    return shown, unseen
+
+
+def weighted_loss(model: nn.Module, inputs: dict[str, Tensor], prompt_weight: float) -> Tensor:
+    """Mean cross-entropy over all tokens; a prompt token counts ``prompt_weight``, an answer token 1."""
+    losses, answer = token_losses(model, inputs)
+    weight = torch.where(answer, 1.0, prompt_weight) * inputs["attention_mask"][:, 1:]
+    return (losses * weight).sum() / weight.sum()
+
+
+def exact_match(model: nn.Module, rows: Sequence[Row], pad_token_id: int) -> float:
+    """The share of rows whose whole answer, end token included, is the model's first choice."""
+    if not rows:
+        return math.nan
+    said = predictions(model, rows, pad_token_id)
+    right = sum(s.tolist() == ids[start:] for s, (ids, start) in zip(said, rows, strict=True))
+    return right / len(rows)
+
+
+def train(
+    recipe: Recipe, model: nn.Module, rows: Sequence[Row], pad_token_id: int,
+    generator: torch.Generator, tell: Callable[[str], None],
+) -> None:  # fmt: skip
+    """AdamW under a linear warm-up and decay, epoch after epoch in fresh random order."""
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
+    model.train()
+    order: list[int] = []
+    for step in range(recipe.steps):
+        if len(order) < recipe.batch:
+            order = torch.randperm(len(rows), generator=generator).tolist()
+        chosen, order = order[: recipe.batch], order[recipe.batch :]
+        warm = min(1.0, (step + 1) / recipe.warm_up_steps)
+        optimizer.param_groups[0]["lr"] = recipe.learning_rate * warm * (1 - step / recipe.steps)
+        loss = weighted_loss(
+            model, pad([rows[i] for i in chosen], pad_token_id), recipe.prompt_weight
+        )
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if (step + 1) % 100 == 0:
+            tell(f"step {step + 1} of {recipe.steps}, loss {loss.item():.3f}")
+    model.eval()
+
+
+def build(recipe: Recipe, bases: Path, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Make the base and put it into ``bases/<name>``, replacing what was there at the very end.
+
+    Returns:
+        The manifest, which is also written beside the weights.
+    """
+    began = time.monotonic()
+    generator = torch.Generator().manual_seed(recipe.seed)
+    tokenizer = train_tokenizer(recipe.vocabulary)
+    model: Any = new_model(recipe, tokenizer, generator)
+    shown, unseen = sentences(recipe, tokenizer)
+    train(recipe, model, shown, tokenizer.pad_token_id, generator, tell)
+    with tempfile.TemporaryDirectory(dir=bases) as scratch:
+        folder = Path(scratch) / recipe.name
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        manifest = {
+            "sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+            "made_by": "python -m wardround.client.bases.build",
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "vocabulary": len(tokenizer),
+            "world": {"seed": recipe.world.seed, "drugs": recipe.world.drugs,
+                      "objects": recipe.world.objects},
+            "steps": recipe.steps,
+            "sentences": {"shown": len(shown), "unseen": len(unseen)},
+            "exact_match": {
+                "shown": exact_match(model, shown, tokenizer.pad_token_id),
+                "unseen": exact_match(model, unseen, tokenizer.pad_token_id),
+            },
+            "seconds": round(time.monotonic() - began, 1),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+        }  # fmt: skip
+        (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        final = bases / recipe.name
+        if final.exists():
+            shutil.rmtree(final)
+        folder.rename(final)
+    return manifest
+
+
+def main() -> None:
+    """Build the shipped base where it is shipped from."""
+
+    def tell(line: str) -> None:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    tell(json.dumps(build(Recipe(), Path(__file__).parent, tell), indent=2))
+
+
+if __name__ == "__main__":
+    main()

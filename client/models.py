@@ -1,0 +1,190 @@
+"""Base models: embedded, from a local folder or from a model hub, pinned by the hash of their weights.
+
+Weights are safetensors only and code that comes with a model is never run. A base is shared, frozen
+and the same for every hospital; what trains is attached to it (``lora.py``). Knows nothing of tasks,
+data or privacy. Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wardround.privacy.errors import BadInput, PolicyRefused
+from wardround.privacy.tables import nearest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+BASES = Path(__file__).parent / "bases"
+DTYPES = ("float32", "bfloat16", "float16")
+HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer.model", "merges.txt",
+             "vocab.txt")  # fmt: skip
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class WrongBase(PolicyRefused):
+    """A base's weights are not the ones a study or a policy names."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen base model, ready for an adapter.
+
+    Attributes:
+        model: In evaluation mode; no parameter requires a gradient.
+        tokenizer: Pads on the right.
+        sha256: Of the weights, as ``weights_sha256`` computes it.
+        source: ``embedded:name``, a folder, or ``organisation/name@commit``.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    sha256: str
+    source: str
+
+    @property
+    def pad_token_id(self) -> int:
+        """What fills the right end of short rows; masked everywhere, so any token would do."""
+        token = self.tokenizer.pad_token_id
+        return int(token if token is not None else self.tokenizer.eos_token_id or 0)
+
+
+def embedded_bases() -> Mapping[str, str]:
+    """Names of the bases that are shipped, and the hashes of their weights."""
+    return {
+        manifest.parent.name: str(json.loads(manifest.read_text(encoding="utf-8"))["sha256"])
+        for manifest in sorted(BASES.glob("*/manifest.json"))
+    }
+
+
+def load_base(
+    name_or_path: str,
+    revision: str = "",
+    sha256: str = "",
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> Base:
+    """A frozen base and its tokenizer; loaded once per folder, type and device, then shared.
+
+    Args:
+        name_or_path: An embedded base's name, a folder, or ``organisation/name`` on the hub.
+        revision: Branch, tag or commit on the hub; no meaning elsewhere.
+        sha256: What the weights must hash to; empty accepts any.
+        dtype: One of ``DTYPES``.
+        device: Where PyTorch puts the model.
+
+    Raises:
+        BadInput: There is no such base, it holds no safetensors or cannot be loaded.
+        WrongBase: Its weights do not have this hash.
+    """
+    if dtype not in DTYPES:
+        raise BadInput(f"base {name_or_path}: dtype is {dtype!r}; expected one of {DTYPES}")
+    if sha256 and not _SHA256.fullmatch(sha256):
+        raise BadInput(f"base {name_or_path}: sha256 is {sha256!r}; expected 64 hexadecimal digits")
+    folder, source = _locate(name_or_path, revision)
+    found = weights_sha256(folder)
+    if sha256 and sha256 != found:
+        raise WrongBase(
+            f"base {name_or_path}: the weights hash to {found[:12]}, but {sha256[:12]} was asked for"
+        )
+    model, tokenizer = _load(folder, found, dtype, device)
+    return Base(model, tokenizer, found, source)
+
+
+def weights_sha256(folder: Path) -> str:
+    """SHA-256 over all safetensors files of a folder, in the order of their names.
+
+    For a base in one file this is what ``sha256sum model.safetensors`` prints.
+    """
+    files = sorted(folder.glob("*.safetensors"), key=lambda path: path.name)
+    if not files:
+        raise BadInput(f"base {folder}: holds no .safetensors file; other formats are not loaded")
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _locate(name: str, revision: str) -> tuple[Path, str]:
+    """The folder that holds a base, fetched from the hub where needed, and how to call it."""
+    shipped = embedded_bases()
+    if name in shipped:
+        return BASES / name, f"embedded:{name}"
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder.resolve(), str(folder)
+    looks_local = name.startswith((".", "/", "~")) or not _HUB_NAME.fullmatch(name)
+    if looks_local:
+        raise BadInput(
+            f"base {name!r}: neither a folder nor an embedded base{nearest(name, list(shipped))}"
+        )
+    return _fetch(name, revision)
+
+
+def _fetch(name: str, revision: str) -> tuple[Path, str]:
+    """A snapshot from the model hub, and its name with the commit it was taken at."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(
+            snapshot_download(name, revision=revision or None, allow_patterns=list(HUB_FILES))
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BadInput(f"base {name!r}: not a folder, and the hub says: {reason}") from error
+    return folder, f"{name}@{folder.name}"
+
+
+@lru_cache(maxsize=4)
+def _load(folder: Path, sha256: str, dtype: str, device: str) -> tuple[nn.Module, Any]:
+    """Model and tokenizer from local files; ``sha256`` keeps changed weights apart in the cache."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        with _quiet_transformers():
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=False, local_files_only=True, padding_side="right"
+            )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BadInput(f"base {folder}: cannot be loaded ({reason})") from error
+    model.requires_grad_(False)
+    frozen: nn.Module = model.eval().to(device)
+    return frozen, tokenizer
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bars and no advice on standard error while a base loads."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

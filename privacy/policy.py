@@ -1,0 +1,183 @@
+"""The hospital's policy: what its custodian will do for anybody, compiled into one decision.
+
+Law 3: the hospital outranks the coordinator. A plan may ask for less risk than the policy allows,
+never for more. A refusal names every reason, and depends on public things only: the plan, the policy,
+the declared number of units and the events already charged; never on the data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from wardround.privacy.accountant import epsilon
+from wardround.privacy.errors import BudgetExceeded, PolicyRefused
+from wardround.privacy.events import Event, compose
+from wardround.privacy.plan import Mode, RoundPlan
+from wardround.privacy.tables import from_table, read_toml, refuse_unknown
+from wardround.privacy.units import Unit
+
+
+class Provenance(StrEnum):
+    """Whose data it is; only public and generated data may ever be used without protection."""
+
+    PRIVATE = "private"
+    PUBLIC = "public"
+    GENERATED = "generated"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most this data set may ever cost one unit, over all studies.
+
+    Attributes:
+        epsilon: Upper bound on the composed epsilon.
+        delta: The delta it is computed at.
+        unit: Who is protected.
+    """
+
+    epsilon: float
+    delta: float
+    unit: Unit = Unit.RECORD
+
+    def __post_init__(self) -> None:
+        if not (self.epsilon > 0 and math.isfinite(self.epsilon)):
+            raise ValueError(f"epsilon is {self.epsilon}; it must be greater than 0")
+        if not 0 < self.delta < 1:
+            raise ValueError(f"delta is {self.delta}; it must lie strictly between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Allow:
+    """What a plan may ask for.
+
+    Attributes:
+        tasks: Registered task names.
+        bases: SHA-256 of base-model weights; nothing else is loaded.
+        strategies: Registered strategy names.
+        min_noise_multiplier: Less noise than this is refused.
+        max_rounds: Longer studies are refused.
+        min_units: A data set with fewer declared units takes no part.
+    """
+
+    tasks: tuple[str, ...]
+    bases: tuple[str, ...]
+    strategies: tuple[str, ...]
+    min_noise_multiplier: float
+    max_rounds: int
+    min_units: int
+
+    def __post_init__(self) -> None:
+        for name in ("tasks", "bases", "strategies"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty; a policy that allows nothing is refused")
+        for name in ("min_noise_multiplier", "max_rounds", "min_units"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be greater than 0")
+
+
+@dataclass(frozen=True)
+class Data:
+    """The data set the policy speaks of.
+
+    Attributes:
+        name: What the ledger calls it; one budget a name.
+        provenance: Whose data it is.
+    """
+
+    name: str
+    provenance: Provenance = Provenance.PRIVATE
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Allowed, or refused with every reason.
+
+    Attributes:
+        reasons: Empty when allowed.
+        over_budget: Whether the budget is among the reasons.
+        epsilon_after: Epsilon over the data set's life once this plan has run.
+    """
+
+    reasons: tuple[str, ...]
+    over_budget: bool
+    epsilon_after: float
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the plan may run."""
+        return not self.reasons
+
+    def enforce(self) -> None:
+        """Raise ``BudgetExceeded`` or ``PolicyRefused`` with every reason, unless allowed."""
+        if self.reasons:
+            kind = BudgetExceeded if self.over_budget else PolicyRefused
+            raise kind("; ".join(self.reasons))
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A hospital's rules, from ``policy.toml``."""
+
+    budget: Budget
+    allow: Allow
+    data: Data
+
+    @classmethod
+    def read(cls, path: Path) -> Policy:
+        """The policy in ``path``; ``BadInput`` names the table and key that cannot be used."""
+        tables = read_toml(path)
+        refuse_unknown(tables, ("budget", "allow", "data"), str(path))
+        parts = {
+            name: from_table(kind, tables.get(name, {}), f"{path} [{name}]")
+            for name, kind in (("budget", Budget), ("allow", Allow), ("data", Data))
+        }
+        return cls(**parts)  # type: ignore[arg-type]
+
+    def decide(
+        self,
+        plan: RoundPlan,
+        declared_units: int,
+        spent: Event,
+        account: Callable[[Event, float], float] = epsilon,
+    ) -> Decision:
+        """Whether ``plan`` may run on a data set of ``declared_units`` that has ``spent`` so far."""
+        reasons = list(self._objections(plan, declared_units))
+        after = 0.0
+        over = False
+        if plan.privacy.mode is not Mode.NONE:
+            after = account(compose(spent, plan.privacy.event), self.budget.delta)
+            over = after > self.budget.epsilon
+            if over:
+                reasons.append(
+                    f"[budget] epsilon allows {self.budget.epsilon:g} for data set "
+                    f"{self.data.name!r}; round {plan.round} would bring it to {after:.4f}"
+                )
+        return Decision(tuple(reasons), over, after)
+
+    def _objections(self, plan: RoundPlan, declared_units: int) -> Iterator[str]:
+        """Every rule but the budget that ``plan`` breaks."""
+        allow, privacy = self.allow, plan.privacy
+        if plan.task not in allow.tasks:
+            yield f"[allow] tasks does not list {plan.task!r}"
+        if plan.base_sha256 not in allow.bases:
+            yield f"[allow] bases does not list {plan.base!r} (sha256 {plan.base_sha256[:12]}…)"
+        if plan.strategy not in allow.strategies:
+            yield f"[allow] strategies does not list {plan.strategy!r}"
+        if plan.rounds > allow.max_rounds:
+            yield f"[allow] max_rounds is {allow.max_rounds}; the plan takes {plan.rounds}"
+        if declared_units < allow.min_units:
+            yield f"[allow] min_units is {allow.min_units}; {declared_units} are declared"
+        if privacy.unit is not self.budget.unit:
+            yield f"[budget] unit is {self.budget.unit}; the plan protects a {privacy.unit}"
+        if privacy.mode is Mode.NONE:
+            if self.data.provenance is Provenance.PRIVATE:
+                yield "[data] provenance is private; mode none needs public or generated data"
+        elif privacy.noise_multiplier < allow.min_noise_multiplier:
+            yield (
+                f"[allow] min_noise_multiplier is {allow.min_noise_multiplier:g}; "
+                f"the plan adds {privacy.noise_multiplier:g}"
+            )

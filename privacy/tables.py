@@ -1,0 +1,111 @@
+"""Tables from TOML files and messages into frozen dataclasses, with errors a person can act on.
+
+Unknown keys are errors that name the nearest known one; a missing or mistyped value names file, field
+and what was expected. Knows nothing of what the tables mean: each dataclass checks its own bounds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from wardround.privacy.errors import BadInput
+
+T = TypeVar("T")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file; ``BadInput`` when it is missing or malformed."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read ({error})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{path}: not valid TOML: {error}") from error
+
+
+def from_table(cls: type[T], table: object, where: str) -> T:
+    """An instance of the dataclass ``cls`` from a table.
+
+    Args:
+        cls: A dataclass; its field types say what each key may hold.
+        table: The parsed table.
+        where: File and table, for messages: ``study.toml [privacy]``.
+
+    Raises:
+        BadInput: An unknown, missing or mistyped key, or a value the dataclass refuses.
+    """
+    if not isinstance(table, Mapping):
+        raise BadInput(f"{where}: expected a table, found {type(table).__name__}")
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    refuse_unknown(table, fields, where)
+    values: dict[str, Any] = {}
+    for name, field in fields.items():
+        if name in table:
+            values[name] = _convert(hints[name], table[name], f"{where} {name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise BadInput(f"{where} {name}: missing")
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise BadInput(f"{where} {error}") from error
+
+
+def refuse_unknown(table: Mapping[str, Any], known: typing.Iterable[str], where: str) -> None:
+    """Raise ``BadInput`` for the first key not in ``known``, suggesting the nearest."""
+    names = list(known)
+    for key in table:
+        if key not in names:
+            raise BadInput(f"{where}: unknown key {key!r}{nearest(key, names)}")
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """A hint such as ``; did you mean 'epsilon'?``, or the known words when none is near."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(sorted(known))}" if known else ""
+
+
+def _convert(hint: Any, value: object, where: str) -> Any:
+    """``value`` as the field type ``hint``, or ``BadInput``."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        return _convert(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise BadInput(f"{where} is {value!r}; expected a list")
+        return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise BadInput(f"{where} is {value!r}; expected a table")
+        return dict(value)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return from_table(hint, value, where)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        choices = [member.value for member in hint]
+        if value not in choices:
+            hint_text = nearest(str(value), choices)
+            raise BadInput(f"{where} is {value!r}; expected one of {', '.join(choices)}{hint_text}")
+        return hint(value)
+    if hint is Any:
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise BadInput(f"{where} is {value!r}; expected {hint.__name__}")
+    return value
