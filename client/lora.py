@@ -1,16 +1,15 @@
 """LoRA through PEFT: attach an adapter to a shared base, take it off again, write it to disk.
 
-Wire names are PEFT's own state-dict keys without the adapter's name, so what a study ends with loads
-with ``PeftModel.from_pretrained``. Source: Hu et al. (2021), "LoRA: low-rank adaptation of large
-language models", section 4.1: h = Wx + (alpha / rank) B A x with B zero at the start; rank-stabilised
-scaling alpha / sqrt(rank) after Kalajdzievski (2023). Knows nothing of data or privacy.
+Wire names are PEFT's own state-dict keys without the adapter's name, so what a study ends with
+loads with ``PeftModel.from_pretrained``. Source: Hu et al. (2021), "LoRA: low-rank adaptation of
+large language models", section 4.1: h = Wx + (alpha / rank) B A x with B zero at the start; the
+scaling alpha / sqrt(rank) is Kalajdzievski's (2023). Knows nothing of data or privacy.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
@@ -34,7 +33,7 @@ class AdapterConfig:
     """Which factors train, and how large they are.
 
     Attributes:
-        targets: Linear modules by full path or by the end of it: ``mlp.down_proj`` means all layers.
+        targets: Linear modules by full path or by its end: ``mlp.down_proj`` means all layers.
         rank: Columns of B and rows of A.
         alpha: B A x is multiplied by alpha / rank.
         dropout: 0; anything else would draw from PyTorch's global generator.
@@ -68,9 +67,7 @@ class AdapterConfig:
         return from_table(cls, table, where)
 
 
-def attach_lora(
-    model: nn.Module, config: AdapterConfig, generator: torch.Generator
-) -> Trainable:
+def attach_lora(model: nn.Module, config: AdapterConfig, generator: torch.Generator) -> Trainable:
     """Put LoRA factors into ``model`` (in place, until ``detach_lora``); all else stays frozen.
 
     Args:
@@ -87,8 +84,8 @@ def attach_lora(
         raise ValueError("the model already carries an adapter; detach it first")
     paths = _resolve(model, config.targets)
     settings = _peft_settings(config, {path: model.get_submodule(path) for path in paths})
-    # PEFT fills the factors from PyTorch's global generator; the fork leaves that as it was. It also
-    # asks transformers for a property that has been renamed there, which is no news to our users.
+    # PEFT fills the factors from PyTorch's global generator; the fork leaves that as it was. It
+    # also asks transformers for a property that was renamed there, which is no news to our users.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         adapted = get_peft_model(model, settings)
@@ -223,7 +220,8 @@ def _model_card(settings: Mapping[str, Any], base_name: str, note: str) -> str:
     return (
         f"---\nbase_model: {base_name}\nlibrary_name: peft\ntags:\n- lora\n- wardround\n---\n\n"
         f"# LoRA adapter\n\n{note.strip()}\n\n"
-        f"Base model: `{base_name}`. Rank {settings['r']}, alpha {settings['lora_alpha']:g}, on:\n\n"
+        f"Base model: `{base_name}`. "
+        f"Rank {settings['r']}, alpha {settings['lora_alpha']:g}, on:\n\n"
         f"{targets}\n\n"
         "```python\nfrom peft import PeftModel\n"
         "model = PeftModel.from_pretrained(base, folder)\n```\n"

@@ -1,8 +1,8 @@
-"""Base models: embedded, from a local folder or from a model hub, pinned by the hash of their weights.
+"""Base models: embedded, from a folder or from a model hub, pinned by the hash of their weights.
 
-Weights are safetensors only and code that comes with a model is never run. A base is shared, frozen
-and the same for every hospital; what trains is attached to it (``lora.py``). Knows nothing of tasks,
-data or privacy. Importing this module does not import torch.
+Weights are safetensors only and code that comes with a model is never run. A base is shared,
+frozen and the same for every hospital; what trains is attached to it (``lora.py``). Knows nothing
+of tasks, data or privacy. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def load_base(
     found = weights_sha256(folder)
     if sha256 and sha256 != found:
         raise WrongBase(
-            f"base {name_or_path}: the weights hash to {found[:12]}, but {sha256[:12]} was asked for"
+            f"base {name_or_path}: its weights hash to {found[:12]}; {sha256[:12]} was asked for"
         )
     model, tokenizer = _load(folder, found, dtype, device)
     return Base(model, tokenizer, found, source)
@@ -154,7 +154,7 @@ def _load(folder: Path, sha256: str, dtype: str, device: str) -> tuple[nn.Module
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             model = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=getattr(torch, dtype),
@@ -174,8 +174,8 @@ def _load(folder: Path, sha256: str, dtype: str, device: str) -> tuple[nn.Module
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No progress bars and no advice on standard error while a base loads."""
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and no advice on standard error while a base is read or written."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()

@@ -1,14 +1,13 @@
 """Train the embedded base model and its tokenizer again, from the generated medical world alone.
 
-``python -m wardround.client.bases.build`` (or ``make bases``) writes ``client/bases/drugs``: a Llama
-of about 1.7 million parameters that knows every fact of the world, and a byte-level BPE tokenizer
-that can spell any text. Two of the six phrasings are shown for two thirds of the drugs only, so that
-what the base makes of unseen phrasings is knowledge, not memory. Nothing here is private.
+``python -m wardround.client.bases.build`` (or ``make bases``) writes ``client/bases/drugs``: a
+Llama of about 1.7 million parameters that knows every fact of the world, and a byte-level BPE
+tokenizer that can spell any text. Two of the six phrasings are shown for two thirds of the drugs
+only, so that what the base makes of unseen phrasings is knowledge, not memory. Nothing is private.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wardround.client.models import quiet_transformers, weights_sha256
 from wardround.client.tasks.editing.rows import Row, encode, pad, predictions, token_losses
 from wardround.client.tasks.editing.world import (
     PHRASING_COUNT,
@@ -139,7 +139,7 @@ def sentences(recipe: Recipe, tokenizer: Any) -> tuple[list[Row], list[Row]]:
 
 
 def weighted_loss(model: nn.Module, inputs: dict[str, Tensor], prompt_weight: float) -> Tensor:
-    """Mean cross-entropy over all tokens; a prompt token counts ``prompt_weight``, an answer token 1."""
+    """Mean cross-entropy over all tokens; one of a prompt counts ``prompt_weight``, else 1."""
     losses, answer = token_losses(model, inputs)
     weight = torch.where(answer, 1.0, prompt_weight) * inputs["attention_mask"][:, 1:]
     return (losses * weight).sum() / weight.sum()
@@ -194,10 +194,13 @@ def build(recipe: Recipe, bases: Path, tell: Callable[[str], None]) -> dict[str,
     train(recipe, model, shown, tokenizer.pad_token_id, generator, tell)
     with tempfile.TemporaryDirectory(dir=bases) as scratch:
         folder = Path(scratch) / recipe.name
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        with quiet_transformers():
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        for path in folder.iterdir():
+            path.chmod(0o644)
         manifest = {
-            "sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+            "sha256": weights_sha256(folder),
             "made_by": "python -m wardround.client.bases.build",
             "parameters": sum(p.numel() for p in model.parameters()),
             "vocabulary": len(tokenizer),

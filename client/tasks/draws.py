@@ -1,8 +1,8 @@
-"""Public, repeatable choices for generated data: the same seed and purpose, the same draws, anywhere.
+"""Public, repeatable choices for generated data: the same seed and purpose, the same draws.
 
 Counter mode over SHA-256, so a draw depends on nothing but its seed, its purpose and its place in
-the order: not on Python's or PyTorch's version, not on what else was drawn. Never for privacy: noise
-and the selection of records come from a secret stream, and this one is public on purpose.
+the order: not on Python's or PyTorch's version, not on what else was drawn. Never for privacy:
+noise and the selection of records come from a secret stream, and this one is public on purpose.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Draws:
         self._counter = 0
 
     def below(self, bound: int) -> int:
-        """A uniform integer in ``[0, bound)``; exact, because values past the last whole lap are redrawn."""
+        """A uniform integer in ``[0, bound)``; values past the last whole lap are redrawn."""
         if bound < 1:
             raise ValueError(f"bound is {bound}; it must be at least 1")
         last_lap = (1 << 64) - (1 << 64) % bound

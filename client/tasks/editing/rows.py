@@ -43,7 +43,7 @@ def pad(rows: Sequence[Row], pad_token_id: int) -> dict[str, Tensor]:
     """Rows of different length as tensors of shape ``(rows, longest)``, padded on the right.
 
     Returns:
-        ``input_ids``, ``attention_mask`` and ``labels``; labels are ``IGNORED`` on prompt and padding.
+        ``input_ids``, ``attention_mask`` and ``labels``, which are ``IGNORED`` outside the answer.
     """
     longest = max((len(ids) for ids, _ in rows), default=1)
     input_ids = torch.full((len(rows), longest), pad_token_id)
