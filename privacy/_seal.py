@@ -1,7 +1,7 @@
 """The seal that lets only this package construct values carrying a guarantee.
 
-Python has no private constructors, so ``Clipped``, ``Noised`` and ``Reservation`` demand this object.
-Importing it outside ``privacy/`` is a lint error and fails ``tests/test_rings.py``.
+Python has no private constructors, so ``Clipped``, ``Noised`` and ``Reservation`` demand this
+object. Importing it outside ``privacy/`` fails ``tests/privacy/test_seal.py``.
 """
 
 from __future__ import annotations

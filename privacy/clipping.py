@@ -1,8 +1,8 @@
 """Clipping: one unit's contribution, all its factors together, never longer than ``clip_norm``.
 
 Source: Abadi et al. (2016), "Deep learning with differential privacy", algorithm 1, line "clip
-gradient"; the norm is taken jointly over all trainable factors (A and B of every layer), because two
-norms would cost a factor of sqrt(2) (DP-LoRA, Liu et al. 2023, clips the factors apart).
+gradient"; the norm is taken jointly over all trainable factors (A and B of every layer), because
+two norms would cost a factor of sqrt(2) (DP-LoRA, Liu et al. 2023, clips the factors apart).
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class ClippedSum:
 
 
 def unit_norms(per_unit: Mapping[str, Tensor]) -> Tensor:
-    """Joint L2 norm of each unit's contribution over all parameters, shape ``(units,)``, float32."""
+    """Joint L2 norm of each unit's contribution, shape ``(units,)``, float32."""
     squares = [
         torch.linalg.vector_norm(rows.flatten(1).float(), dim=1).square()
         for rows in per_unit.values()

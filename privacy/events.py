@@ -94,8 +94,8 @@ def from_json(data: Mapping[str, Any]) -> Event:
     """The event written by ``to_json``.
 
     Raises:
-        BadMessage: An unknown kind, a missing or extra field, or a value out of range. An event that
-            cannot be read must never be taken for nothing spent.
+        BadMessage: An unknown kind, a missing or extra field, or a value out of range. An event
+            that cannot be read must never be taken for nothing spent.
     """
     try:
         fields = dict(data)

@@ -1,9 +1,9 @@
 """The ledger: what one hospital's data has cost so far, on disk before anything is drawn.
 
 Law 2, charge first: ``reserve`` writes and fsyncs the charge and only then hands out the
-``Reservation`` that noise needs. ``commit`` stores the reply and fsyncs it before anybody sees it; a
-repeated request gets the same bytes and charges nothing. The file is append-only JSON lines, each
-hash-chained to the one before and signed, so that a person can read it and a machine can check it.
+``Reservation`` that noise needs. ``commit`` stores the reply and fsyncs it before anybody sees it;
+a repeated request gets the same bytes and charges nothing. The file is append-only JSON lines, each
+hash-chained to the one before and signed, so that people can read it and machines can check it.
 """
 
 from __future__ import annotations

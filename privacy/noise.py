@@ -1,8 +1,8 @@
 """Noise: the only way a value that depends on data becomes one that may leave.
 
-``Noised`` carries the event that was charged for it. Whatever is computed from noised values alone is
-noised too (post-processing, Dwork and Roth 2014, proposition 2.1): ``Noised.combine`` keeps the sum of
-the events, so a model trained over many steps arrives at the sender with its whole history.
+``Noised`` carries the event that was charged for it. Whatever is computed from noised values alone
+is noised too (post-processing, Dwork and Roth 2014, proposition 2.1): ``Noised.combine`` keeps the
+sum of the events, so a model trained over many steps reaches the sender with its whole history.
 """
 
 from __future__ import annotations

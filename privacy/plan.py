@@ -1,8 +1,8 @@
 """Plans: what a coordinator asks one hospital to do in one round, frozen, hashed and signed.
 
 ``PrivacyPlan`` holds sampler, clip, noise and accounting event together, so what runs is what is
-accounted (law 4; the idea of jax_privacy's ``DPExecutionPlan``). ``RoundPlan`` adds the public facts a
-policy decides on. Model, adapter and task settings ride along as JSON that this ring does not read.
+accounted (law 4; the idea of jax_privacy's ``DPExecutionPlan``). ``RoundPlan`` adds the public facts
+a policy decides on. Model, adapter and task settings ride along as JSON that this ring never reads.
 """
 
 from __future__ import annotations

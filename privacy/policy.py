@@ -1,8 +1,8 @@
 """The hospital's policy: what its custodian will do for anybody, compiled into one decision.
 
 Law 3: the hospital outranks the coordinator. A plan may ask for less risk than the policy allows,
-never for more. A refusal names every reason, and depends on public things only: the plan, the policy,
-the declared number of units and the events already charged; never on the data.
+never for more. A refusal names every reason, and depends on public things only: the plan, the
+policy, the declared number of units and the events already charged; never on the data.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Policy:
         spent: Event,
         account: Callable[[Event, float], float] = epsilon,
     ) -> Decision:
-        """Whether ``plan`` may run on a data set of ``declared_units`` that has ``spent`` so far."""
+        """Whether ``plan`` may run on ``declared_units`` units that have ``spent`` so far."""
         reasons = list(self._objections(plan, declared_units))
         after = 0.0
         over = False

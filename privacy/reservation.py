@@ -43,6 +43,6 @@ class Reservation:
         """
         if self._left.get(event, 0) < 1:
             raise LedgerError(
-                f"round {self.round} of run {self.run} charged no further {event}; nothing was drawn"
+                f"round {self.round} of run {self.run} charged no more {event}; nothing was drawn"
             )
         self._left[event] -= 1

@@ -78,7 +78,7 @@ class SigningKey:
 
 
 def verify(public: str, data: bytes, signature: str, what: str) -> None:
-    """Raise ``UntrustedPeer`` naming ``what`` unless ``signature`` over ``data`` is by ``public``."""
+    """Raise ``UntrustedPeer`` naming ``what`` unless ``public`` signed ``data``."""
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
         key.verify(bytes.fromhex(signature), data)

@@ -1,7 +1,7 @@
 """Tables from TOML files and messages into frozen dataclasses, with errors a person can act on.
 
-Unknown keys are errors that name the nearest known one; a missing or mistyped value names file, field
-and what was expected. Knows nothing of what the tables mean: each dataclass checks its own bounds.
+Unknown keys are errors that name the nearest known one; a missing or mistyped value names file,
+field and what was expected. Knows nothing of what they mean: each dataclass checks its own bounds.
 """
 
 from __future__ import annotations
