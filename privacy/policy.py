@@ -85,11 +85,18 @@ class Data:
 
     Attributes:
         name: What the ledger calls it; one budget a name.
+        declared_units: How many units it holds, rounded as the hospital likes: a public figure that
+            sets the denominator, so that the exact number never has to leave.
         provenance: Whose data it is.
     """
 
     name: str
+    declared_units: int
     provenance: Provenance = Provenance.PRIVATE
+
+    def __post_init__(self) -> None:
+        if not self.declared_units >= 1:
+            raise ValueError(f"declared_units is {self.declared_units}; it must be 1 or more")
 
 
 @dataclass(frozen=True)
@@ -140,12 +147,11 @@ class Policy:
     def decide(
         self,
         plan: RoundPlan,
-        declared_units: int,
         spent: Event,
         account: Callable[[Event, float], float] = epsilon,
     ) -> Decision:
         """Whether ``plan`` may run on ``declared_units`` units that have ``spent`` so far."""
-        reasons = list(self._objections(plan, declared_units))
+        reasons = list(self._objections(plan))
         after = 0.0
         over = False
         if plan.privacy.mode is not Mode.NONE:
@@ -158,7 +164,7 @@ class Policy:
                 )
         return Decision(tuple(reasons), over, after)
 
-    def _objections(self, plan: RoundPlan, declared_units: int) -> Iterator[str]:
+    def _objections(self, plan: RoundPlan) -> Iterator[str]:
         """Every rule but the budget that ``plan`` breaks."""
         allow, privacy = self.allow, plan.privacy
         if plan.task not in allow.tasks:
@@ -169,8 +175,8 @@ class Policy:
             yield f"[allow] strategies does not list {plan.strategy!r}"
         if plan.rounds > allow.max_rounds:
             yield f"[allow] max_rounds is {allow.max_rounds}; the plan takes {plan.rounds}"
-        if declared_units < allow.min_units:
-            yield f"[allow] min_units is {allow.min_units}; {declared_units} are declared"
+        if self.data.declared_units < allow.min_units:
+            yield f"[allow] min_units is {allow.min_units}; {self.data.declared_units} are declared"
         if privacy.unit is not self.budget.unit:
             yield f"[budget] unit is {self.budget.unit}; the plan protects a {privacy.unit}"
         if privacy.mode is Mode.NONE:
