@@ -1,1 +1,1 @@
-
+"""The hospital: relay, custodian, policy, models, engine, trainer and tasks."""

@@ -1,1 +1,1 @@
-
+"""The coordinator: rounds, reports and the Flower ServerApp; knows no data and no task."""

@@ -1,7 +1,8 @@
 """The seam of a strategy: how the hospitals' updates become the next model.
 
-An update is the change of every trainable array, already noised. A strategy adds updates one at a time
-and keeps none of them, so the coordinator's memory does not grow with the number of hospitals.
+An update is the change of every trainable array, already noised. A strategy adds updates one at a
+time and keeps none of them, so the coordinator's memory does not grow with the number of
+hospitals.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The run's state on the coordinator's disk: written whole or not at all, once a round.
 
-A checkpoint is one block (``codec``) in a file that appears by rename; the one before it stays until the
-new one is durable. Knows nothing of studies: the state is whatever JSON the caller wants back.
+A checkpoint is one block (``codec``) in a file that appears by rename; the one before it stays
+until the new one is durable. Knows nothing of studies: the state is whatever JSON the caller wants
+back.
 """
 
 from __future__ import annotations

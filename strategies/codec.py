@@ -1,8 +1,8 @@
 """Arrays and a header as one block of bytes: what travels between coordinator and hospital.
 
-The layout is a safetensors file whose metadata holds one JSON document, so a stored message opens with
-any safetensors reader. Decoding trusts nothing: sizes, types and shapes are checked before an array is
-made. Knows nothing of who sends what, or why.
+The layout is a safetensors file whose metadata holds one JSON document, so a stored message opens
+with any safetensors reader. Decoding trusts nothing: sizes, types and shapes are checked before an
+array is made. Knows nothing of who sends what, or why.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """FedAvg on LoRA factors: the plain mean of the hospitals' changes, each counting the same.
 
-Weights are uniform because a weight by number of records would itself tell how many records there are.
-Averaging A and B apart is not the average of the products B·A; the difference is the covariance of the
-factors over hospitals. Source: McMahan et al. (2017), algorithm 1; Liu et al. (2023), "DP-LoRA",
-algorithm 1, with rho_k = 1/K.
+Weights are uniform because a weight by number of records would itself tell how many records there
+are. Averaging A and B apart is not the average of the products B·A; the difference is the
+covariance of the factors over hospitals. Source: McMahan et al. (2017), algorithm 1; Liu et al.
+(2023), "DP-LoRA", algorithm 1, with rho_k = 1/K.
 """
 
 from __future__ import annotations

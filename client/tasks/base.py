@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from wardround.client.trainable import Trainable
@@ -51,6 +52,19 @@ class Batch:
     units: int
 
 
+@dataclass(frozen=True)
+class Generated:
+    """A made-up study on disk.
+
+    Attributes:
+        records: One file a hospital, in an order that does not change.
+        probes: Public records to evaluate on.
+    """
+
+    records: tuple[Path, ...]
+    probes: Path
+
+
 class Task(Protocol):
     """Everything a task may know. Implementations are stateless: one object serves all hospitals."""
 
@@ -64,8 +78,20 @@ class Task(Protocol):
     def load(self, source: Path, config: TaskConfig) -> Sequence[Record]:
         """Read the field's own file formats; ``BadInput`` names file, line and field."""
 
-    def adapt(self, model: nn.Module, adapter: Mapping[str, Any], config: TaskConfig) -> Trainable:
-        """Choose what trains: LoRA factors, a soft prompt, small nets. Everything else is frozen."""
+    def generate(self, folder: Path, hospitals: int, seed: int, config: TaskConfig) -> Generated:
+        """Write a made-up study that ``load`` can read; the same arguments give the same files."""
+
+    def adapt(
+        self,
+        model: nn.Module,
+        adapter: Mapping[str, Any],
+        config: TaskConfig,
+        generator: torch.Generator,
+    ) -> Trainable:
+        """Choose what trains: LoRA factors, a soft prompt, small nets. Everything else is frozen.
+
+        ``generator`` is public: it draws the initial values.
+        """
 
     def collate(
         self, units: Sequence[Sequence[Record]], tokenizer: Any, config: TaskConfig
@@ -79,3 +105,17 @@ class Task(Protocol):
         self, model: nn.Module, tokenizer: Any, records: Sequence[Record], config: TaskConfig
     ) -> Metrics:
         """Scores on records that may be looked at: public probes, or a hospital's own at home."""
+
+    def export(
+        self,
+        trainable: Trainable,
+        adapter: Mapping[str, Any],
+        arrays: Mapping[str, Tensor],
+        base: str,
+        folder: Path,
+        note: str,
+    ) -> None:
+        """Write what the study learnt so that others can load it (PEFT's format where it is exact).
+
+        ``note`` is what a reader of the model card must know first, such as the privacy cost.
+        """

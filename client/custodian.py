@@ -1,0 +1,245 @@
+"""The custodian: the one who answers for a hospital's data.
+
+Holds policy, ledger, keys, records and model; whatever stands between it and the coordinator is
+only a relay and sees bytes. Every answer is signed: an update that may leave, or a refusal that
+says why. A round goes: verify, look up, decide, charge, train, store, answer (DESIGN laws 1 to 3).
+Knows nothing of Flower, of other hospitals, or of how updates are combined.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wardround.client.hospital import Hospital, group_by_unit, share
+from wardround.client.tasks.base import Metrics, Record
+from wardround.client.tasks.registry import find_task
+from wardround.client.training import OnStep, TrainingConfig, train_round
+from wardround.client.workbench import Workbench
+from wardround.privacy.accountant import accountant_name, epsilon
+from wardround.privacy.envelope import open_bytes, parse_document, seal_bytes
+from wardround.privacy.errors import BadMessage, PolicyRefused, WardroundError
+from wardround.privacy.events import compose
+from wardround.privacy.ledger import Charge, Ledger
+from wardround.privacy.noise import Arrays, Noised
+from wardround.privacy.plan import Mode, RoundPlan, plan_from_json
+from wardround.privacy.policy import Policy
+from wardround.privacy.signing import SigningKey, canonical, sha256
+from wardround.privacy.stream import SecureStream
+from wardround.privacy.tables import from_table
+from wardround.strategies.codec import decode, encode
+
+log = logging.getLogger("wardround.custodian")
+
+PLAN = "plan"
+REPLY = "reply"
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a custodian is given instead of reaching for it.
+
+    Attributes:
+        workbench: Puts models together; shared by the hospitals of one process.
+        stream: Makes the secure stream of one round.
+        on_step: Told about (hospital, step, steps); sees no data.
+    """
+
+    workbench: Workbench
+    stream: Callable[[], SecureStream] = SecureStream.from_os
+    on_step: Callable[[str, int, int], None] = lambda hospital, step, steps: None
+
+
+class Custodian:
+    """One hospital's custodian; answers requests one at a time."""
+
+    def __init__(self, hospital: Hospital, surroundings: Surroundings) -> None:
+        """Read the policy and open the ledger; the records are read when a task first asks.
+
+        Raises:
+            BadInput: The policy cannot be used.
+            LedgerError: The ledger is damaged or held by another process.
+        """
+        self.hospital = hospital
+        self.policy = Policy.read(hospital.policy)
+        self._around = surroundings
+        self._key = SigningKey.load_or_create(hospital.key)
+        self._ledger = Ledger(hospital.ledger, self._key)
+        self._records: tuple[bytes, list[Record]] | None = None
+
+    @property
+    def public_key(self) -> str:
+        """What others verify this hospital's signatures with."""
+        return self._key.public
+
+    def close(self) -> None:
+        """Give the ledger up."""
+        self._ledger.close()
+
+    def declare(self) -> bytes:
+        """Signed: who this hospital is, how many units it declares and what it may still spend."""
+        data, budget = self.policy.data, self.policy.budget
+        spent = self._ledger.spent(data.name, budget.unit)
+        return self._reply(
+            {
+                "kind": "declaration",
+                "dataset": data.name,
+                "declared_units": data.declared_units,
+                "unit": budget.unit.value,
+                "epsilon_budget": budget.epsilon,
+                "epsilon_spent": epsilon(spent, budget.delta),
+                "delta": budget.delta,
+            },
+            {},
+        )
+
+    def train(self, sealed_plan: bytes, arrays_block: bytes) -> bytes:
+        """The signed update for this plan, or a signed refusal.
+
+        A repeated plan gets the bytes it got before and is not charged again.
+
+        Privacy: what leaves has been charged to the ledger, clipped and noised as the plan says;
+        a refusal depends on plan, policy and ledger only.
+        """
+        round_number = 0
+        try:
+            plan = self._open_plan(sealed_plan)
+            round_number = plan.round
+            stored = self._ledger.stored_reply(plan.run, plan.round, plan.sha256)
+            if stored is not None:
+                return stored
+            return self._train(plan, arrays_block)
+        except WardroundError as refusal:
+            log.warning("refused round=%d reason=%s", round_number, refusal)
+            return self._reply(
+                {
+                    "kind": "refusal",
+                    "round": round_number,
+                    "error": type(refusal).__name__,
+                    "reason": str(refusal),
+                },
+                {},
+            )
+
+    def evaluate_at_home(self, plan_like: RoundPlan, arrays: Arrays) -> Metrics:
+        """Scores on the hospital's own records; for its own eyes, no relay can ask for them."""
+        workload = self._prepare(plan_like)
+        workload.trainable.write(arrays)
+        records = self._load(plan_like)
+        return workload.task.evaluate(
+            workload.trainable.model, workload.tokenizer, records, plan_like.task_config
+        )
+
+    def units(self, plan: RoundPlan) -> Sequence[Sequence[Record]]:
+        """This hospital's records, grouped by the unit the plan protects."""
+        return group_by_unit(self._load(plan), plan.privacy.unit, self.hospital.records)
+
+    def _train(self, plan: RoundPlan, arrays_block: bytes) -> bytes:
+        """Decide, charge, train, store."""
+        started = time.perf_counter()
+        dataset, unit = self.policy.data.name, plan.privacy.unit
+        spent = self._ledger.spent(dataset, unit)
+        self.policy.decide(plan, spent).enforce()
+        training = _training_config(plan)
+        if sha256(arrays_block) != plan.arrays_sha256:
+            raise BadMessage("the arrays are not those the plan names")
+        _, arrays = decode(arrays_block, "arrays")
+        workload = self._prepare(plan)
+        units = self.units(plan)
+        reservation = self._ledger.reserve(
+            Charge(plan.study, plan.run, plan.round, plan.sha256, dataset, unit, plan.privacy.event)
+        )
+        change = train_round(
+            workload,
+            units,
+            arrays,
+            plan.privacy,
+            training,
+            reservation,
+            self._around.stream(),
+            self._step_observer(),
+        )
+        report = self._report(plan)
+        reply = self._reply_update(plan, change, report)
+        log.info("trained round=%d seconds=%.3f", plan.round, time.perf_counter() - started)
+        return self._ledger.commit(reservation, reply)
+
+    def _open_plan(self, sealed: bytes) -> RoundPlan:
+        """The plan, once the coordinator's signature and the addressee have been checked."""
+        payload = open_bytes(sealed, self.hospital.coordinator, PLAN)
+        plan = plan_from_json(parse_document(payload, PLAN))
+        if plan.hospital != self.hospital.name:
+            raise PolicyRefused(f"the plan is for hospital {plan.hospital!r}")
+        return plan
+
+    def _prepare(self, plan: RoundPlan) -> Any:
+        return self._around.workbench.prepare(
+            plan.base, plan.base_sha256, plan.adapter, plan.task, plan.task_config
+        )
+
+    def _load(self, plan: RoundPlan) -> list[Record]:
+        """The records, read once per task and settings."""
+        key = canonical({"task": plan.task, "config": plan.task_config})
+        if self._records is None or self._records[0] != key:
+            task = find_task(plan.task)
+            task.check(plan.task_config)
+            records = task.load(self.hospital.records, plan.task_config)
+            self._records = key, share(records, self.hospital.part)
+        return self._records[1]
+
+    def _step_observer(self) -> OnStep:
+        return lambda step, steps: self._around.on_step(self.hospital.name, step, steps)
+
+    def _report(self, plan: RoundPlan) -> dict[str, Any]:
+        """What this round and this data set have cost; computed from events, never added up."""
+        privacy, budget = plan.privacy, self.policy.budget
+        name = self.policy.data.name
+        study = self._ledger.spent(name, privacy.unit, run=plan.run)
+        life = self._ledger.spent(name, privacy.unit)
+        return {
+            "mechanism": "none" if privacy.mode is Mode.NONE else "Poisson-sampled Gaussian",
+            "unit": privacy.unit.value,
+            "adjacency": privacy.adjacency.value,
+            "clip_norm": privacy.clip_norm,
+            "noise_multiplier": privacy.noise_multiplier,
+            "sampling_rate": privacy.sampling_rate,
+            "steps": privacy.steps,
+            "epsilon_study": _finite(epsilon(compose(study), budget.delta)),
+            "epsilon_life": _finite(epsilon(compose(life), budget.delta)),
+            "epsilon_budget": budget.epsilon,
+            "delta": budget.delta,
+            "accountant": accountant_name(),
+            "private": privacy.mode is not Mode.NONE,
+            "dataset": name,
+            "provenance": self.policy.data.provenance.value,
+        }
+
+    def _reply_update(self, plan: RoundPlan, change: Noised, report: dict[str, Any]) -> bytes:
+        """Law 1: the only place that puts arrays into a reply, and it takes ``Noised`` alone."""
+        if not isinstance(change, Noised):
+            raise TypeError(f"only Noised values leave; this is {type(change).__name__}")
+        header = {
+            "kind": "update",
+            "run": plan.run,
+            "round": plan.round,
+            "plan_sha256": plan.sha256,
+            "report": report,
+        }
+        return self._reply(header, change.value)
+
+    def _reply(self, header: dict[str, Any], arrays: Arrays) -> bytes:
+        header = {"hospital": self.hospital.name, "key": self.public_key, **header}
+        return seal_bytes(encode(header, arrays), self._key, REPLY)
+
+
+def _training_config(plan: RoundPlan) -> TrainingConfig:
+    """The plan's optimizer settings, checked before anything is charged."""
+    return from_table(TrainingConfig, plan.training, "plan training")
+
+
+def _finite(value: float) -> float | None:
+    """JSON knows no infinity; an unprotected run has no epsilon."""
+    return value if value < float("inf") else None

@@ -1,0 +1,66 @@
+"""What a hospital's engineer sets up: where policy, records, keys and ledger are, and who may ask.
+
+One folder a hospital. Knows nothing of models or training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wardround.client.tasks.base import Record
+from wardround.privacy.errors import BadInput
+from wardround.privacy.units import Unit
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """A hospital's files and the coordinator it answers to.
+
+    Attributes:
+        name: What the coordinator calls it.
+        folder: Keys and ledger live here; made when absent.
+        policy: The policy file.
+        records: The data, in a format the task reads.
+        coordinator: The coordinator's public key; plans by anybody else are refused.
+        part: Which share of ``records`` is this hospital's, as (index, of how many); a whole file
+            is (0, 1). For trying a study on one machine.
+    """
+
+    name: str
+    folder: Path
+    policy: Path
+    records: Path
+    coordinator: str
+    part: tuple[int, int] = (0, 1)
+
+    @property
+    def key(self) -> Path:
+        """The signing key; it never leaves this folder."""
+        return self.folder / "keys" / "signing.pem"
+
+    @property
+    def ledger(self) -> Path:
+        """Folder of the ledger."""
+        return self.folder / "ledger"
+
+
+def share(records: Sequence[Record], part: tuple[int, int]) -> list[Record]:
+    """Every ``part[1]``-th record from ``part[0]`` on: the shares are disjoint and complete."""
+    index, parts = part
+    return list(records[index::parts])
+
+
+def group_by_unit(records: Sequence[Record], unit: Unit, where: Path) -> list[list[Record]]:
+    """Records of the same owner together, one list a privacy unit, in order of first appearance.
+
+    Raises:
+        BadInput: A record does not say who owns it at this granularity.
+    """
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        if unit not in record.owners:
+            raise BadInput(f"{where}: record {record.id!r} names no {unit}")
+        groups.setdefault(record.owners[unit], []).append(record)
+    return list(groups.values())

@@ -1,0 +1,272 @@
+"""The coordinator's round loop: plan, ask, verify, aggregate, keep, report; then the next round.
+
+Goes on with whoever answers. Every update is checked against the plan it answers and added to the
+running aggregate as it arrives, then dropped. Knows nothing of data, tasks or models: what trains
+are named arrays, and evaluation is a function somebody else provides.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import Message
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from wardround.privacy.envelope import open_bytes, seal_bytes
+from wardround.privacy.errors import BadMessage, UntrustedPeer, WardroundError
+from wardround.privacy.plan import PrivacyPlan, RoundPlan
+from wardround.privacy.signing import SigningKey, sha256
+from wardround.server.book import HospitalAnswer, ReportBook, RoundRecord
+from wardround.strategies.base import Aggregation, Strategy
+from wardround.strategies.checkpoint import Checkpoint, save_checkpoint
+from wardround.strategies.codec import decode, encode
+from wardround.strategies.wire import DECLARE, TRAIN, read_reply, request_content
+
+Arrays = Mapping[str, Tensor]
+Metrics = Mapping[str, float]
+
+
+class RoundFailed(WardroundError):
+    """No hospital sent a usable update; the model stays as it was."""
+
+
+@dataclass(frozen=True)
+class Agenda:
+    """What the study asks for, the same for every hospital and round.
+
+    Attributes:
+        study: Name of the study.
+        run: Identifier of this run.
+        rounds: How many rounds.
+        task: Registered task name.
+        base: Name of the base model.
+        base_sha256: Hash of its weights.
+        privacy: Makes a hospital's privacy plan from its declared number of units.
+        adapter: What trains, as JSON.
+        training: Optimizer settings, as JSON.
+        task_config: The task's settings, as JSON.
+    """
+
+    study: str
+    run: str
+    rounds: int
+    task: str
+    base: str
+    base_sha256: str
+    privacy: Callable[[int], PrivacyPlan]
+    adapter: Mapping[str, Any]
+    training: Mapping[str, Any]
+    task_config: Mapping[str, Any]
+
+
+class Observer:
+    """Told what happens; subclasses show it. All arguments are public."""
+
+    def on_start(self, first_round: int, rounds: int, hospitals: Iterable[str]) -> None:
+        """The hospitals have declared themselves."""
+
+    def on_answer(self, round_number: int, answer: HospitalAnswer) -> None:
+        """One hospital answered in this round."""
+
+    def on_round(self, record: RoundRecord) -> None:
+        """A round has ended and is on disk."""
+
+
+@dataclass
+class Desk:
+    """What a coordinator works with.
+
+    Attributes:
+        folder: The run's folder.
+        key: Signs plans and the round records.
+        members: Public key of every enrolled hospital, by name.
+        strategy: Combines the updates.
+        evaluate: Scores arrays on public probes.
+        observer: Told what happens.
+        timeout_s: How long a round waits for the slowest hospital.
+        poll_s: Pause between two looks for answers.
+        clock: Seconds, for time limits and durations.
+        sleep: Waits.
+    """
+
+    folder: Path
+    key: SigningKey
+    members: Mapping[str, str]
+    strategy: Strategy
+    evaluate: Callable[[Arrays], Metrics] = lambda arrays: {}
+    observer: Observer = field(default_factory=Observer)
+    timeout_s: float = 3600.0
+    poll_s: float = 0.2
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+class Coordinator:
+    """Runs an agenda over a Flower grid."""
+
+    def __init__(self, agenda: Agenda, desk: Desk) -> None:
+        self._agenda = agenda
+        self._desk = desk
+        self._book = ReportBook(desk.folder / "rounds", desk.key)
+        self._nodes: dict[str, int] = {}
+        self._declared: dict[str, int] = {}
+
+    def run(self, grid: Grid, start: Checkpoint) -> Checkpoint:
+        """Rounds ``start.round + 1`` to the last; returns the final checkpoint.
+
+        Raises:
+            RoundFailed: A round brought no usable update. What was reached is on disk.
+        """
+        self._enrol(grid)
+        self._desk.observer.on_start(start.round + 1, self._agenda.rounds, self._nodes)
+        current = start
+        for number in range(start.round + 1, self._agenda.rounds + 1):
+            current = self._round(grid, number, current)
+        return current
+
+    def _enrol(self, grid: Grid) -> None:
+        """Ask every node who it is; only enrolled hospitals with a valid signature take part."""
+        for node, header, _ in self._ask(grid, dict.fromkeys(grid.get_node_ids())):
+            if header.get("kind") == "declaration":
+                name = str(header["hospital"])
+                self._nodes[name] = node
+                self._declared[name] = int(header["declared_units"])
+        if not self._nodes:
+            raise RoundFailed("no enrolled hospital answered; the study did not start")
+
+    def _round(self, grid: Grid, number: int, before: Checkpoint) -> Checkpoint:
+        """One round, from plans to the checkpoint on disk."""
+        desk, started = self._desk, self._desk.clock()
+        block = encode({"kind": "global", "round": number}, before.arrays)
+        plans = {name: self._plan(name, number, sha256(block)) for name in sorted(self._nodes)}
+        requests = {self._nodes[name]: (plan, block) for name, plan in plans.items()}
+        aggregation = desk.strategy.begin(before.arrays)
+        answers: dict[str, HospitalAnswer] = {}
+        for _, header, arrays in self._ask(grid, requests):
+            name = str(header["hospital"])
+            if name in plans and name not in answers:
+                answers[name] = self._take(plans[name], header, arrays, before.arrays, aggregation)
+                desk.observer.on_answer(number, answers[name])
+        for name in plans.keys() - answers.keys():
+            answers[name] = HospitalAnswer(name, reason="no valid answer in time")
+        usable = [answer for answer in answers.values() if answer.report is not None]
+        if not usable:
+            reasons = "; ".join(f"{a.hospital}: {a.reason}" for a in answers.values())
+            raise RoundFailed(f"round {number}: no usable update ({reasons})")
+        after = aggregation.finish()
+        record = RoundRecord(
+            study=self._agenda.study,
+            run=self._agenda.run,
+            round=number,
+            rounds=self._agenda.rounds,
+            answers=tuple(answers[name] for name in sorted(answers)),
+            metrics=dict(desk.evaluate(after)),
+            bytes_down=len(block) * len(plans),
+            seconds=desk.clock() - started,
+        )
+        checkpoint = Checkpoint(number, after, {"run": self._agenda.run})
+        self._book.write(record)
+        save_checkpoint(desk.folder / "checkpoint", checkpoint)
+        desk.observer.on_round(record)
+        return checkpoint
+
+    def _plan(self, hospital: str, number: int, arrays_sha256: str) -> RoundPlan:
+        """What this hospital is asked to do; the same request always makes the same plan."""
+        agenda = self._agenda
+        return RoundPlan(
+            study=agenda.study,
+            run=agenda.run,
+            round=number,
+            rounds=agenda.rounds,
+            hospital=hospital,
+            task=agenda.task,
+            strategy=self._desk.strategy.name,
+            base=agenda.base,
+            base_sha256=agenda.base_sha256,
+            arrays_sha256=arrays_sha256,
+            privacy=agenda.privacy(self._declared[hospital]),
+            adapter=agenda.adapter,
+            training=agenda.training,
+            task_config=agenda.task_config,
+        )
+
+    def _take(
+        self,
+        plan: RoundPlan,
+        header: Mapping[str, Any],
+        arrays: Arrays,
+        expected: Arrays,
+        aggregation: Aggregation,
+    ) -> HospitalAnswer:
+        """Check one answer against its plan and add it to the aggregate, or say why not."""
+        size = int(header["bytes"])
+        if header.get("kind") == "refusal":
+            reason = f"{header.get('error')}: {header.get('reason')}"
+            return HospitalAnswer(plan.hospital, reason=reason, bytes_up=size)
+        if header.get("kind") != "update" or header.get("plan_sha256") != plan.sha256:
+            return HospitalAnswer(plan.hospital, reason="answers another plan", bytes_up=size)
+        fault = _fault(arrays, expected)
+        if fault:
+            return HospitalAnswer(plan.hospital, reason=fault, bytes_up=size)
+        aggregation.add(arrays)
+        return HospitalAnswer(plan.hospital, report=dict(header["report"]), bytes_up=size)
+
+    def _ask(
+        self, grid: Grid, requests: Mapping[int, tuple[RoundPlan, bytes] | None]
+    ) -> Iterable[tuple[int, dict[str, Any], dict[str, Tensor]]]:
+        """Send requests and yield verified answers as they arrive: node, header, arrays."""
+        desk = self._desk
+        messages = [self._message(grid, node, request) for node, request in requests.items()]
+        waiting = dict(zip(grid.push_messages(messages), requests, strict=True))
+        deadline = desk.clock() + desk.timeout_s
+        while waiting and desk.clock() < deadline:
+            replies = list(grid.pull_messages(list(waiting)))
+            for reply in replies:
+                node = waiting.pop(reply.metadata.reply_to_message_id, None)
+                opened = None if node is None else self._open(reply)
+                if node is not None and opened is not None:
+                    yield node, *opened
+            if waiting and not replies:
+                desk.sleep(desk.poll_s)
+
+    def _message(self, grid: Grid, node: int, request: tuple[RoundPlan, bytes] | None) -> Message:
+        """A Flower message that asks a node to declare itself or to carry out a plan."""
+        if request is None:
+            return Message(request_content(b"-", b"-"), node, DECLARE, group_id="0")
+        plan, block = request
+        sealed = seal_bytes(plan.to_bytes(), self._desk.key, "plan")
+        return Message(request_content(sealed, block), node, TRAIN, group_id=str(plan.round))
+
+    def _open(self, reply: Message) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """Header and arrays of an answer signed by the enrolled hospital it names, else None."""
+        if reply.has_error():
+            return None
+        try:
+            sealed = read_reply(reply.content)
+            claimed, _ = decode(sealed[64:], "reply")
+            public = self._desk.members.get(str(claimed.get("hospital")))
+            if public is None:
+                raise UntrustedPeer(f"hospital {claimed.get('hospital')!r} is not enrolled")
+            header, arrays = decode(open_bytes(sealed, public, "reply"), "reply")
+        except (BadMessage, UntrustedPeer) as error:
+            self._book.note(str(error))
+            return None
+        return header | {"bytes": len(sealed)}, arrays
+
+
+def _fault(arrays: Arrays, expected: Arrays) -> str:
+    """What is wrong with an update's names, shapes or values; empty when nothing is."""
+    if arrays.keys() != expected.keys():
+        return f"array {sorted(arrays.keys() ^ expected.keys())[0]!r} is missing or unknown"
+    for name, array in arrays.items():
+        if array.shape != expected[name].shape:
+            return f"array {name!r} has shape {tuple(array.shape)}"
+        if not bool(torch.isfinite(array).all()):
+            return f"array {name!r} holds a value that is not finite"
+    return ""
