@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wardround.client.hospital import Hospital, group_by_unit, share
-from wardround.client.tasks.base import Metrics, Record
+from wardround.client.tasks.base import Record
 from wardround.client.tasks.registry import find_task
 from wardround.client.training import OnStep, TrainingConfig, train_round
 from wardround.client.workbench import Workbench
@@ -123,15 +123,6 @@ class Custodian:
                 },
                 {},
             )
-
-    def evaluate_at_home(self, plan_like: RoundPlan, arrays: Arrays) -> Metrics:
-        """Scores on the hospital's own records; for its own eyes, no relay can ask for them."""
-        workload = self._prepare(plan_like)
-        workload.trainable.write(arrays)
-        records = self._load(plan_like)
-        return workload.task.evaluate(
-            workload.trainable.model, workload.tokenizer, records, plan_like.task_config
-        )
 
     def units(self, plan: RoundPlan) -> Sequence[Sequence[Record]]:
         """This hospital's records, grouped by the unit the plan protects."""

@@ -53,16 +53,20 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Generated:
-    """A made-up study on disk.
+class Dealt:
+    """A public or made-up data set, dealt out to hospitals on disk.
 
     Attributes:
         records: One file a hospital, in an order that does not change.
+        units: How many records each file holds; public, because the whole data set is.
         probes: Public records to evaluate on.
+        notes: What was held out and why, a sentence each.
     """
 
     records: tuple[Path, ...]
+    units: tuple[int, ...]
     probes: Path
+    notes: tuple[str, ...] = ()
 
 
 class Task(Protocol):
@@ -78,8 +82,15 @@ class Task(Protocol):
     def load(self, source: Path, config: TaskConfig) -> Sequence[Record]:
         """Read the field's own file formats; ``BadInput`` names file, line and field."""
 
-    def generate(self, folder: Path, hospitals: int, seed: int, config: TaskConfig) -> Generated:
-        """Write a made-up study that ``load`` can read; the same arguments give the same files."""
+    def deal(
+        self, source: Path | None, folder: Path, hospitals: int, seed: int, config: TaskConfig
+    ) -> Dealt:
+        """Write one file of records a hospital and one of public probes, all readable by ``load``.
+
+        From the public file ``source``, or from the task's own generator when it is None; the same
+        arguments give the same files. For trying a study on one machine: a hospital's own records
+        are never dealt.
+        """
 
     def adapt(
         self,
