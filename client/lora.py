@@ -12,7 +12,8 @@ import json
 import math
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,17 @@ def detach_lora(trainable: Trainable) -> nn.Module:
     adapted: Any = trainable.model
     base: nn.Module = adapted.unload()
     return base
+
+
+@contextmanager
+def without_adapter(model: nn.Module) -> Iterator[None]:
+    """Inside, an adapted model answers as its base does; a model without an adapter, as always."""
+    if not hasattr(model, "disable_adapter"):
+        yield
+        return
+    switchable: Any = model
+    with switchable.disable_adapter():
+        yield
 
 
 def save_adapter(

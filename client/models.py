@@ -51,12 +51,6 @@ class Base:
     sha256: str
     source: str
 
-    @property
-    def pad_token_id(self) -> int:
-        """What fills the right end of short rows; masked everywhere, so any token would do."""
-        token = self.tokenizer.pad_token_id
-        return int(token if token is not None else self.tokenizer.eos_token_id or 0)
-
 
 def embedded_bases() -> Mapping[str, str]:
     """Names of the bases that are shipped, and the hashes of their weights."""

@@ -21,9 +21,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from wardround.client.models import quiet_transformers, weights_sha256
-from wardround.client.tasks.editing.rows import Row, encode, pad, predictions, token_losses
+from wardround.client.tasks.editing.rows import IGNORED, Row, encode, pad, predictions
 from wardround.client.tasks.editing.world import (
     PHRASING_COUNT,
     PHRASINGS,
@@ -140,8 +141,10 @@ def sentences(recipe: Recipe, tokenizer: Any) -> tuple[list[Row], list[Row]]:
 
 def weighted_loss(model: nn.Module, inputs: dict[str, Tensor], prompt_weight: float) -> Tensor:
     """Mean cross-entropy over all tokens; one of a prompt counts ``prompt_weight``, else 1."""
-    losses, answer = token_losses(model, inputs)
-    weight = torch.where(answer, 1.0, prompt_weight) * inputs["attention_mask"][:, 1:]
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+    losses = functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+    weight = torch.where(inputs["labels"][:, 1:] == IGNORED, prompt_weight, 1.0) * mask[:, 1:]
     return (losses * weight).sum() / weight.sum()
 
 
@@ -150,7 +153,7 @@ def exact_match(model: nn.Module, rows: Sequence[Row], pad_token_id: int) -> flo
     if not rows:
         return math.nan
     said = predictions(model, rows, pad_token_id)
-    right = sum(s.tolist() == ids[start:] for s, (ids, start) in zip(said, rows, strict=True))
+    right = sum(s == list(ids[start:]) for s, (ids, start) in zip(said, rows, strict=True))
     return right / len(rows)
 
 

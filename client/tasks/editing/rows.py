@@ -8,7 +8,8 @@ one sequence and the prompt is masked out of the loss.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,14 +17,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 IGNORED = -100
-Row = tuple[list[int], int]
+Row = tuple[tuple[int, ...], int]
 
 
+@lru_cache(maxsize=1 << 15)
 def encode(tokenizer: Any, prompt: str, answer: str, max_length: int, eos: bool = True) -> Row:
     """Token ids of ``prompt answer`` and the place where the answer starts.
 
     Nothing is refused for its length, because a refusal would tell about the data: an answer keeps
     its first tokens and at most ``max_length - 1``, a prompt its last ones in what room is left.
+    Remembered, because a study reads the same records in every round.
 
     Returns:
         The ids, at most ``max_length`` of them, and how many belong to the prompt (at least 1).
@@ -36,57 +39,71 @@ def encode(tokenizer: Any, prompt: str, answer: str, max_length: int, eos: bool 
         tail = [*tail, tokenizer.eos_token_id]
     tail = tail[: max_length - 1]
     head = head[-(max_length - len(tail)) :]
-    return head + tail, len(head)
+    return (*head, *tail), len(head)
 
 
-def pad(rows: Sequence[Row], pad_token_id: int) -> dict[str, Tensor]:
+def pad_token_id(tokenizer: Any) -> int:
+    """What fills the right end of short rows; it is masked everywhere, so any token would do."""
+    token = tokenizer.pad_token_id
+    return int(token if token is not None else tokenizer.eos_token_id or 0)
+
+
+def pad(rows: Sequence[Row], filler: int) -> dict[str, Tensor]:
     """Rows of different length as tensors of shape ``(rows, longest)``, padded on the right.
 
     Returns:
         ``input_ids``, ``attention_mask`` and ``labels``, which are ``IGNORED`` outside the answer.
     """
     longest = max((len(ids) for ids, _ in rows), default=1)
-    input_ids = torch.full((len(rows), longest), pad_token_id)
-    attention_mask = torch.zeros(len(rows), longest, dtype=torch.long)
-    labels = torch.full((len(rows), longest), IGNORED)
-    for place, (ids, start) in enumerate(rows):
-        input_ids[place, : len(ids)] = torch.tensor(ids)
-        attention_mask[place, : len(ids)] = 1
-        labels[place, start : len(ids)] = torch.tensor(ids[start:])
-    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+    padded = [[*ids, *(filler,) * (longest - len(ids))] for ids, _ in rows]
+    input_ids = torch.tensor(padded, dtype=torch.long).view(len(rows), longest)
+    place = torch.arange(longest)
+    length = torch.tensor([len(ids) for ids, _ in rows], dtype=torch.long).unsqueeze(1)
+    start = torch.tensor([start for _, start in rows], dtype=torch.long).unsqueeze(1)
+    answer = (place >= start) & (place < length)
+    return {
+        "input_ids": input_ids,
+        "attention_mask": (place < length).long(),
+        "labels": input_ids.masked_fill(~answer, IGNORED),
+    }
 
 
-def token_losses(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of every next token, and where those tokens belong to an answer.
+def answer_losses(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Mean cross-entropy of each row's answer tokens, shape ``(rows,)``.
 
-    Returns:
-        Losses of shape ``(rows, longest - 1)``, in the logits' type, and a mask of the same shape.
+    Every row's value is a function of that row alone. In float32, or float64 for such a model.
     """
-    logits = model(
-        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
-    ).logits[:, :-1]
-    following = inputs["input_ids"][:, 1:]
-    losses = functional.cross_entropy(logits.transpose(1, 2), following, reduction="none")
-    return losses, inputs["labels"][:, 1:] != IGNORED
+    logits = _logits(model, inputs)[:, :-1]
+    following = inputs["labels"][:, 1:]
+    rows, places = (following != IGNORED).nonzero(as_tuple=True)
+    # Only answer places go through the softmax: a prompt's are most of a row and not needed.
+    chosen = logits[rows, places]
+    chosen = chosen if chosen.dtype == torch.float64 else chosen.float()
+    losses = functional.cross_entropy(chosen, following[rows, places], reduction="none")
+    total = losses.new_zeros(len(following)).index_add(0, rows, losses)
+    return total / (following != IGNORED).sum(1).clamp(min=1)
 
 
 @torch.no_grad()
 def predictions(
-    model: nn.Module, rows: Sequence[Row], pad_token_id: int, rows_per_pass: int = 256
-) -> list[Tensor]:
-    """The most likely token at each answer place, given the gold tokens before it.
-
-    Returns:
-        One int64 tensor a row, shape ``(answer tokens,)``, on the CPU.
-    """
+    model: nn.Module, rows: Sequence[Row], filler: int, rows_per_pass: int = 128
+) -> list[list[int]]:
+    """The most likely token at each answer place of each row, given the right tokens before it."""
     device = next(model.parameters()).device
-    found: list[Tensor] = []
+    found: list[list[int]] = []
     for start in range(0, len(rows), rows_per_pass):
         part = rows[start : start + rows_per_pass]
-        inputs = {name: value.to(device) for name, value in pad(part, pad_token_id).items()}
-        logits = model(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
-        ).logits
-        best = logits.argmax(-1).cpu()
-        found += [best[i, begin - 1 : len(ids) - 1] for i, (ids, begin) in enumerate(part)]
+        inputs = {name: value.to(device) for name, value in pad(part, filler).items()}
+        best = _logits(model, inputs).argmax(-1).tolist()
+        found += [
+            said[begin - 1 : len(ids) - 1] for said, (ids, begin) in zip(best, part, strict=True)
+        ]
     return found
+
+
+def _logits(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """What the model says after every token, shape ``(rows, longest, vocabulary)``."""
+    logits: Tensor = model(
+        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
+    ).logits
+    return logits

@@ -1,0 +1,107 @@
+"""Did the corrections arrive, in words never trained too, and was everything else left alone?
+
+Runs a model over all prompts of a list of edits and summarises with ``metrics``. Knows nothing of
+records' owners or of how the model was trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from torch import nn
+
+from wardround.client.tasks.editing.metrics import (
+    exact_match,
+    locality,
+    mean,
+    published_average,
+    token_accuracy,
+)
+from wardround.client.tasks.editing.records import PUBLISHED_LOCALITY, Edit
+from wardround.client.tasks.editing.rows import Row, encode, pad_token_id, predictions
+
+Question = tuple[str, str]  # a prompt and the answer whose places are looked at
+
+
+def evaluate_edits(
+    model: nn.Module,
+    tokenizer: Any,
+    edits: Sequence[Edit],
+    max_length: int,
+    before: Callable[[nn.Module], AbstractContextManager[None]],
+) -> dict[str, float]:
+    """All scores, in [0, 1]; those that have nothing to rest on are left out.
+
+    Args:
+        model: The edited model.
+        tokenizer: Its tokenizer.
+        edits: What to ask.
+        max_length: Longest row.
+        before: Switches the edits off for as long as it is entered.
+
+    Returns:
+        ``exact.seen``, ``token.seen`` (efficacy), ``exact.unseen``, ``token.unseen`` (generality),
+        the same four under each support label (``exact.seen.single``), ``locality.<kind>``,
+        ``locality`` (mean over the benchmark's kinds) and ``average`` (the benchmark's summary).
+        End tokens are trained but not scored, as in the benchmark.
+    """
+    wanted = [(prompt, e.target_new) for e in edits for prompt in (*e.prompts, *e.rephrase_prompts)]
+    kept = [(p.prompt, p.answer) for e in edits for probes in e.locality.values() for p in probes]
+    rows = {
+        (prompt, answer): encode(tokenizer, prompt, answer, max_length, eos=False)
+        for prompt, answer in (*wanted, *kept)
+    }
+    filler = pad_token_id(tokenizer)
+    said = _ask(model, wanted, rows, filler)
+    now = _ask(model, kept, rows, filler)
+    with before(model):
+        then = _ask(model, kept, rows, filler)
+
+    scores: dict[str, list[float]] = {}
+    for edit in edits:
+        for place, prompts in (("seen", edit.prompts), ("unseen", edit.rephrase_prompts)):
+            for name, score in (("exact", exact_match), ("token", token_accuracy)):
+                for prompt in prompts:
+                    question = (prompt, edit.target_new)
+                    value = score(said[question], _answer(rows[question]))
+                    scores.setdefault(f"{name}.{place}", []).append(value)
+                    if edit.support:
+                        scores.setdefault(f"{name}.{place}.{edit.support}", []).append(value)
+        for kind, probes in edit.locality.items():
+            for probe in probes:
+                question = (probe.prompt, probe.answer)
+                agreed = locality(then[question], now[question])
+                scores.setdefault(f"locality.{kind}", []).append(agreed)
+    return _with_summary({name: mean(values) for name, values in scores.items()})
+
+
+def _ask(
+    model: nn.Module, questions: Iterable[Question], rows: dict[Question, Row], filler: int
+) -> dict[Question, list[int]]:
+    """What the model says at each question's answer places; equal questions are asked once."""
+    once = list(dict.fromkeys(questions))
+    answers = predictions(model, [rows[question] for question in once], filler)
+    return dict(zip(once, answers, strict=True))
+
+
+def _answer(row: Row) -> tuple[int, ...]:
+    """The answer's tokens."""
+    ids, start = row
+    return ids[start:]
+
+
+def _with_summary(scores: dict[str, float]) -> dict[str, float]:
+    """The scores with the benchmark's two summaries, where its kinds were asked."""
+    localities = {
+        kind: scores[f"locality.{kind}"]
+        for kind in PUBLISHED_LOCALITY
+        if f"locality.{kind}" in scores
+    }
+    if localities:
+        scores["locality"] = mean(list(localities.values()))
+        scores["average"] = published_average(
+            scores["token.seen"], scores.get("token.unseen"), localities
+        )
+    return scores

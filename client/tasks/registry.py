@@ -1,0 +1,111 @@
+"""Tasks by name: those that come with Wardround and those of the entry-point group.
+
+A study names a task, never an import path. Ours are listed here with what a table of tasks shows,
+so that listing them imports neither torch nor the tasks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, cast
+
+from wardround.privacy.errors import BadInput
+from wardround.privacy.tables import nearest
+
+if TYPE_CHECKING:
+    from wardround.client.tasks.base import Task
+
+GROUP = "wardround.tasks"
+
+
+@dataclass(frozen=True)
+class TaskListing:
+    """What a table of tasks shows.
+
+    Attributes:
+        name: As study files spell it.
+        summary: One line.
+        units: Units of privacy it supports, the default first.
+    """
+
+    name: str
+    summary: str
+    units: tuple[str, ...]
+
+
+# Name, where it lives, and what the class itself says; a test compares the two.
+BUILT_IN: dict[str, tuple[str, TaskListing]] = {
+    "editing": (
+        "wardround.client.tasks.editing.task:EditingTask",
+        TaskListing(
+            "editing",
+            "Correct a language model's medical facts (MedLaSA's task, plain LoRA)",
+            ("record", "patient", "clinician"),
+        ),
+    ),
+}
+_registered: dict[str, Task] = {}
+
+
+def register(task: Task) -> Task:
+    """Make a task known by its name in this process.
+
+    Raises:
+        BadInput: The name is taken.
+    """
+    if task.name in _known():
+        raise BadInput(f"task {task.name!r} is registered already")
+    _registered[task.name] = task
+    return task
+
+
+def find_task(name: str) -> Task:
+    """The task of this name.
+
+    Raises:
+        BadInput: There is none, suggesting the nearest; or two packages claim the name.
+    """
+    known = _known()
+    if name not in known:
+        raise BadInput(f"task {name!r} is unknown{nearest(name, list(known))}")
+    if name not in _registered:
+        source = known[name]
+        _registered[name] = _load(source) if isinstance(source, str) else _made(source.load())
+    return _registered[name]
+
+
+def tasks() -> tuple[TaskListing, ...]:
+    """Every task by name; only those of other packages are imported for it."""
+    listings = []
+    for name in sorted(_known()):
+        if name in BUILT_IN:
+            listings.append(BUILT_IN[name][1])
+        else:
+            task = find_task(name)
+            listings.append(TaskListing(name, task.summary, tuple(map(str, task.units))))
+    return tuple(listings)
+
+
+def _known() -> dict[str, str | EntryPoint]:
+    """Names and where their tasks come from; ``BadInput`` when two packages claim one name."""
+    known: dict[str, str | EntryPoint] = {name: where for name, (where, _) in BUILT_IN.items()}
+    for entry in entry_points(group=GROUP):
+        if entry.dist is not None and entry.dist.name == "wardround":
+            continue
+        if entry.name in known:
+            raise BadInput(f"task {entry.name!r} is claimed twice, once by {entry.value}")
+        known[entry.name] = entry
+    return known | dict.fromkeys(_registered, "")
+
+
+def _load(where: str) -> Task:
+    """A task of ours, from ``module:class``."""
+    module, _, name = where.partition(":")
+    return _made(getattr(import_module(module), name))
+
+
+def _made(found: object) -> Task:
+    """An entry point may name a task or its class."""
+    return cast("Task", found() if isinstance(found, type) else found)
