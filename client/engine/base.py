@@ -5,12 +5,13 @@ An engine knows modules and autograd. It knows nothing of clipping, noise, tasks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import TracebackType
 from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from wardround.client.trainable import Trainable
 from wardround.privacy.errors import WardroundError
@@ -83,11 +84,22 @@ def check_losses(losses: Tensor, units: int) -> Tensor:
     return losses
 
 
+def refuse_coupling(model: nn.Module) -> None:
+    """Refuse a model in which one row's output depends on the other rows, trainable or not.
+
+    Raises:
+        UnsupportedTrainable: A batch normalisation would use the batch's own statistics.
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
+            raise UnsupportedTrainable(f"{path} normalises over the batch, which couples units")
+
+
 def has_own_forward(module: nn.Module) -> bool:
     """Whether somebody has replaced this one module's forward, as dispatch hooks and engines do."""
     return "forward" in vars(module)
 
 
-def trainable_of(module: nn.Module) -> Iterable[nn.Parameter]:
+def trainable_of(module: nn.Module) -> list[nn.Parameter]:
     """The trainable parameters this module itself holds."""
-    return (p for p in module.parameters(recurse=False) if p.requires_grad)
+    return [p for p in module.parameters(recurse=False) if p.requires_grad]

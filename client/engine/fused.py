@@ -22,10 +22,11 @@ from wardround.client.engine.base import (
     check_losses,
     has_own_forward,
     no_units,
+    refuse_coupling,
     trainable_of,
 )
 from wardround.client.engine.kinds import Forward, forward_for
-from wardround.client.engine.sink import Groups, Sink
+from wardround.client.engine.sink import ONE_GROUP, Groups, Sink, group_rows
 from wardround.client.trainable import Trainable
 
 
@@ -59,7 +60,9 @@ class FusedEngine:
 
         Raises:
             RuntimeError: Somebody else, such as another engine, has replaced one already.
+            UnsupportedTrainable: The model couples the rows of a batch.
         """
+        refuse_coupling(self._trainable.model)
         for path in self._forwards:
             if has_own_forward(self._trainable.model.get_submodule(path)):
                 raise RuntimeError(f"{path}: its forward was replaced already")
@@ -89,7 +92,7 @@ class FusedEngine:
         """
         if units == 0:
             return no_units(self._trainable)
-        groups = Groups.of(unit_of_row, units)
+        groups = group_rows(unit_of_row, units)
         return self._collect(lambda: check_losses(losses(), units).sum(), groups)
 
     def total(self, losses: Callable[[], Tensor]) -> dict[str, Tensor]:
@@ -97,7 +100,7 @@ class FusedEngine:
 
         Privacy: none. Nothing is clipped and units are not kept apart.
         """
-        summed = self._collect(lambda: losses().sum(), Groups.everything())
+        summed = self._collect(lambda: losses().sum(), ONE_GROUP)
         return {name: gradient[0] for name, gradient in summed.items()}
 
     def _collect(self, loss: Callable[[], Tensor], groups: Groups) -> dict[str, Tensor]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -33,29 +32,43 @@ class Groups:
     rows: int | None
     index: Tensor | None
 
-    @classmethod
-    def of(cls, unit_of_row: Tensor, units: int) -> Self:
-        """Groups as a batch names them.
 
-        Raises:
-            ValueError: Not one whole number in ``[0, units)`` a row.
-        """
-        if unit_of_row.dim() != 1 or unit_of_row.dtype != torch.int64:
-            raise ValueError("unit_of_row must be one int64 a row")
-        index = unit_of_row.cpu()
-        rows = len(index)
-        if rows == 0 or int(index.min()) < 0 or int(index.max()) >= units:
-            raise ValueError(f"unit_of_row must name, for every row, a unit in [0, {units})")
-        if rows % units == 0:
-            runs = torch.arange(units).repeat_interleave(rows // units)
-            if torch.equal(index, runs):
-                return cls(units, rows, None)
-        return cls(units, rows, unit_of_row)
+ONE_GROUP = Groups(1, None, None)  # the ordinary summed gradient, which protects nobody
 
-    @classmethod
-    def everything(cls) -> Self:
-        """All rows in one group: the ordinary summed gradient, which protects nobody."""
-        return cls(1, None, None)
+
+def group_rows(unit_of_row: Tensor, units: int) -> Groups:
+    """Groups as a batch names them.
+
+    Raises:
+        ValueError: Not one whole number in ``[0, units)`` a row.
+    """
+    if unit_of_row.dim() != 1 or unit_of_row.dtype != torch.int64:
+        raise ValueError("unit_of_row must be one int64 a row")
+    index = unit_of_row.cpu()
+    rows = len(index)
+    if rows == 0 or int(index.min()) < 0 or int(index.max()) >= units:
+        raise ValueError(f"unit_of_row must name, for every row, a unit in [0, {units})")
+    if rows % units == 0:
+        runs = torch.arange(units).repeat_interleave(rows // units)
+        if torch.equal(index, runs):
+            return Groups(units, rows, None)
+    return Groups(units, rows, unit_of_row)
+
+
+def sum_rows(per_row: Tensor, groups: Groups, held: Tensor | None = None) -> Tensor:
+    """Each row's gradient added to its unit's: ``(rows, *shape)`` becomes ``(units, *shape)``.
+
+    Args:
+        per_row: One gradient a row.
+        groups: Which unit each row belongs to.
+        held: What the units have so far; changed in place.
+    """
+    if groups.index is None:
+        summed = per_row.reshape(groups.units, -1, *per_row.shape[1:]).sum(1)
+        return summed if held is None else held.add_(summed)
+    if held is None:
+        held = per_row.new_zeros((groups.units, *per_row.shape[1:]))
+    return held.index_add_(0, groups.index.to(per_row.device), per_row)
 
 
 class Sink:
@@ -123,40 +136,30 @@ class Sink:
             right: Shape ``(rows, ..., i)``.
         """
         groups = self._check(left.shape[0])
+        transposed = left.shape[-1] > right.shape[-1]
+        short, long = (right, left) if transposed else (left, right)  # see kinds/lora.py
         dtype = gradient_dtype(parameter)
-        runs = groups.units if groups.index is None else left.shape[0]
-        left = left.to(dtype).reshape(runs, -1, left.shape[-1]).transpose(1, 2)
-        right = right.to(dtype).reshape(runs, -1, right.shape[-1])
-        if groups.index is not None:
-            self._scatter(parameter, torch.bmm(left, right), groups)
-            return
+        runs = groups.units if groups.index is None else len(short)
+        short = short.to(dtype).reshape(runs, -1, short.shape[-1]).transpose(1, 2)
+        long = long.to(dtype).reshape(runs, -1, long.shape[-1])
         name = self._name[id(parameter)]
-        if name in self._held:
-            self._held[name].baddbmm_(left, right)
+        held = self._held.get(name)
+        if held is not None and transposed:
+            held = held.transpose(1, 2)
+        if groups.index is not None:
+            held = sum_rows(torch.bmm(short, long), groups, held)
+        elif held is None:
+            held = torch.bmm(short, long)
         else:
-            self._held[name] = torch.bmm(left, right)
+            held.baddbmm_(short, long)
+        self._held[name] = held.transpose(1, 2) if transposed else held
 
     def rows(self, parameter: Tensor, per_row: Tensor) -> None:
         """Add each row's own gradient, shape ``(rows, *parameter.shape)``, to its unit's."""
         groups = self._check(per_row.shape[0])
+        name = self._name[id(parameter)]
         per_row = per_row.to(gradient_dtype(parameter))
-        if groups.index is not None:
-            self._scatter(parameter, per_row, groups)
-            return
-        summed = per_row.reshape(groups.units, -1, *parameter.shape).sum(1)
-        name = self._name[id(parameter)]
-        if name in self._held:
-            self._held[name] += summed
-        else:
-            self._held[name] = summed
-
-    def _scatter(self, parameter: Tensor, per_row: Tensor, groups: Groups) -> None:
-        """Add rows to the units an index names."""
-        assert groups.index is not None
-        name = self._name[id(parameter)]
-        if name not in self._held:
-            self._held[name] = per_row.new_zeros((groups.units, *parameter.shape))
-        self._held[name].index_add_(0, groups.index.to(per_row.device), per_row)
+        self._held[name] = sum_rows(per_row, groups, self._held.get(name))
 
     def _check(self, rows: int) -> Groups:
         """The open groups, if a layer saw as many rows as they have."""
