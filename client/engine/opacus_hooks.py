@@ -27,6 +27,7 @@ from wardround.client.engine.base import (
     refuse_coupling,
     trainable_of,
 )
+from wardround.client.engine.per_row import PerRow
 from wardround.client.engine.sink import Groups, group_rows, sum_rows
 from wardround.client.trainable import Trainable
 
@@ -47,6 +48,10 @@ class OpacusEngine:
         for path, module in trainable.model.named_modules():
             if trainable_of(module) and next(module.buffers(), None) is not None:
                 raise UnsupportedTrainable(f"{path} trains and has buffers, which Opacus refuses")
+            if isinstance(module, PerRow):
+                raise UnsupportedTrainable(
+                    f"{path} is called with a count, which Opacus cannot keep"
+                )
 
     def __enter__(self) -> Self:
         """Register the hooks.
@@ -72,11 +77,9 @@ class OpacusEngine:
         trace: TracebackType | None,
     ) -> None:
         """Remove the hooks and what they left on modules and parameters."""
+        self._forget()
         self._hooks.cleanup()
         self._hooks = None
-        for module in self._trainable.model.modules():
-            for left in ("activations", "max_batch_len"):
-                vars(module).pop(left, None)
 
     def gradients(
         self, losses: Callable[[], Tensor], unit_of_row: Tensor, units: int
@@ -94,16 +97,25 @@ class OpacusEngine:
         parameters = self._trainable.parameters
         kept = {name: p.grad for name, p in parameters.items()}
         try:
+            self._forget()
             for p in parameters.values():
                 p.grad = None
-                p.grad_sample = None  # type: ignore[attr-defined]
             with torch.enable_grad(), _quiet():
                 check_losses(losses(), units).sum().backward()  # type: ignore[no-untyped-call]
             return {name: _per_unit(name, p, groups) for name, p in parameters.items()}
         finally:
+            self._forget()
             for name, p in parameters.items():
                 p.grad = kept[name]
-                p.grad_sample = None  # type: ignore[attr-defined]
+
+    def _forget(self) -> None:
+        """Drop what a pass left behind; a forward pass without a backward one counts as well."""
+        for module in self._trainable.model.modules():
+            for left in ("activations", "max_batch_len"):
+                vars(module).pop(left, None)
+        for parameter in self._trainable.parameters.values():
+            vars(parameter).pop("_current_grad_sample", None)
+            vars(parameter).update(grad_sample=None, _forward_counter=0)
 
 
 class _Hooks(GradSampleHooks):  # type: ignore[misc]

@@ -135,6 +135,9 @@ class Sink:
             left: Shape ``(rows, ..., o)``.
             right: Shape ``(rows, ..., i)``.
         """
+        name = self._name.get(id(parameter))
+        if name is None:  # frozen, though PEFT thaws whole adapters after disable_adapter()
+            return
         groups = self._check(left.shape[0])
         transposed = left.shape[-1] > right.shape[-1]
         short, long = (right, left) if transposed else (left, right)  # see kinds/lora.py
@@ -142,7 +145,6 @@ class Sink:
         runs = groups.units if groups.index is None else len(short)
         short = short.to(dtype).reshape(runs, -1, short.shape[-1]).transpose(1, 2)
         long = long.to(dtype).reshape(runs, -1, long.shape[-1])
-        name = self._name[id(parameter)]
         held = self._held.get(name)
         if held is not None and transposed:
             held = held.transpose(1, 2)
@@ -156,8 +158,10 @@ class Sink:
 
     def rows(self, parameter: Tensor, per_row: Tensor) -> None:
         """Add each row's own gradient, shape ``(rows, *parameter.shape)``, to its unit's."""
+        name = self._name.get(id(parameter))
+        if name is None:
+            return
         groups = self._check(per_row.shape[0])
-        name = self._name[id(parameter)]
         per_row = per_row.to(gradient_dtype(parameter))
         self._held[name] = sum_rows(per_row, groups, self._held.get(name))
 

@@ -1,0 +1,143 @@
+"""Per-unit gradients equal float64 autograd on one unit at a time, over models, units and options.
+
+1e-9 relative is float64 with room: 2^-53 is 1e-16, and the longest path has some 1e3 roundings;
+measured differences are near 1e-15.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from wardround.client.engine import choose_engine
+
+EXACT = 1e-9
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "rslora": {"use_rslora": True},
+    "rank-pattern": {"rank_pattern": {"mlp.*_proj|mlp.c_fc": 7}},
+    "dropout-module": {"lora_dropout": 0.5},  # evaluation mode: PEFT's own forward, no drawing
+    "lora-bias": {"lora_bias": True},
+    "checkpoint-reentrant": {"checkpointing": True},
+    "checkpoint-not-reentrant": {"checkpointing": False},
+}
+
+
+@pytest.mark.parametrize("unit", ["record", "pair", "patient"])
+@pytest.mark.parametrize("model", ["llama", "gpt2", "qwen2"])
+@pytest.mark.parametrize("engine", ["fused", "opacus"])
+def test_models_and_units(kit: Any, model: str, unit: str, engine: str) -> None:
+    case = kit.case(unit, kit.lora(model))
+    with choose_engine(case.trainable, engine) as attached:
+        found = attached.gradients(case.losses, case.unit_of_row, case.units)
+    assert kit.worst(found, case.oracle()) < EXACT
+
+
+@pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed")  # about merging; nobody merges
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("model", ["llama", "gpt2"])
+def test_options(kit: Any, model: str, option: str) -> None:
+    case = kit.case("patient", kit.lora(model, **OPTIONS[option]))
+    with choose_engine(case.trainable, "fused") as attached:
+        found = attached.gradients(case.losses, case.unit_of_row, case.units)
+    assert kit.worst(found, case.oracle()) < EXACT
+
+
+@pytest.mark.parametrize("unit", ["record", "pair", "patient"])
+@pytest.mark.parametrize("engine", ["fused", "opacus"])
+def test_several_forwards_and_a_reference_pass(kit: Any, unit: str, engine: str) -> None:
+    case = kit.case(unit, kit.lora("llama"), forwards=2, reference=True)
+    with choose_engine(case.trainable, engine) as attached:
+        found = attached.gradients(case.losses, case.unit_of_row, case.units)
+    assert kit.worst(found, case.oracle()) < EXACT
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_one_factor_frozen(kit: Any, reference: bool) -> None:
+    """Also where PEFT thaws the frozen factor, as leaving ``disable_adapter`` does."""
+    trainable = kit.lora("llama")
+    for name, parameter in trainable.model.named_parameters():
+        if "lora_A" in name:
+            parameter.requires_grad_(False)
+    case = kit.case("record", kit.named(trainable.model), reference=reference)
+    with choose_engine(case.trainable, "fused") as attached:
+        found = attached.gradients(case.losses, case.unit_of_row, case.units)
+    assert all("lora_B" in name for name in found)
+    assert kit.worst(found, case.oracle()) < EXACT
+
+
+def test_bias_of_the_base_trains_too(kit: Any) -> None:
+    case = kit.case("patient", kit.lora("qwen2", bias="lora_only"))
+    assert any(name.endswith("base_layer.bias") for name in case.trainable.parameters)
+    with choose_engine(case.trainable, "fused") as attached:
+        found = attached.gradients(case.losses, case.unit_of_row, case.units)
+    assert kit.worst(found, case.oracle()) < EXACT
+
+
+def test_a_layer_used_by_two_places(kit: Any) -> None:
+    trainable = kit.lora("llama")
+    layers = trainable.model.base_model.model.model.layers
+    layers[1].mlp.down_proj = layers[0].mlp.down_proj
+    case = kit.case("patient", kit.named(trainable.model))
+    with choose_engine(case.trainable, "fused") as attached:
+        found = attached.gradients(case.losses, case.unit_of_row, case.units)
+    assert kit.worst(found, case.oracle()) < EXACT
+
+
+def test_two_adapters_of_which_one_is_active(kit: Any) -> None:
+    from peft import LoraConfig
+
+    model = kit.lora("llama").model
+    with torch.random.fork_rng():
+        model.add_adapter("second", LoraConfig(r=2, target_modules="all-linear"))
+    model.set_adapter("second")
+    kit.settle(model, torch.float64)
+    case = kit.case("record", kit.named(model))
+    assert all(".second." in name for name in case.trainable.parameters)
+    with choose_engine(case.trainable, "fused") as attached:
+        found = attached.gradients(case.losses, case.unit_of_row, case.units)
+    assert kit.worst(found, case.oracle()) < EXACT
+
+
+def test_summed_gradient_is_the_sum(kit: Any) -> None:
+    case = kit.case("record", kit.lora("gpt2"))
+    with choose_engine(case.trainable, "fused") as attached:
+        total = attached.total(case.losses)
+    summed = {name: rows.sum(0) for name, rows in case.oracle().items()}
+    assert kit.worst(total, summed) < EXACT
+
+
+@pytest.mark.parametrize("model", ["llama", "gpt2"])
+def test_float32_stays_within_its_rounding(kit: Any, model: str) -> None:
+    """1e-4: 2^-24 is 6e-8 and the longest path has some 1e3 roundings, so 6e-5 at worst."""
+    exact = kit.case("patient", kit.lora(model)).oracle()
+    case = kit.case("patient", kit.lora(model, dtype=torch.float32))
+    with choose_engine(case.trainable, "fused") as attached:
+        found = attached.gradients(case.losses, case.unit_of_row, case.units)
+    assert all(rows.dtype == torch.float32 for rows in found.values())
+    assert kit.worst(found, exact) < 1e-4
+
+
+@pytest.mark.parametrize("model", ["llama", "gpt2"])
+def test_bfloat16_base_with_float32_factors(kit: Any, model: str) -> None:
+    """No further from float64 than PEFT's own forward on the same base, give or take a half."""
+    exact = kit.case("patient", kit.lora(model)).oracle()
+    trainable = kit.lora(model, dtype=torch.float32)
+    for parameter in trainable.model.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.bfloat16()
+    case = kit.case("patient", trainable)
+    with choose_engine(trainable, "fused") as attached:
+        found = attached.gradients(case.losses, case.unit_of_row, case.units)
+    assert all(rows.dtype == torch.float32 for rows in found.values())
+    assert kit.worst(found, exact) < 1.5 * kit.worst(case.oracle(), exact)
+
+
+def test_attached_forward_is_the_forward(kit: Any) -> None:
+    case = kit.case("record", kit.lora("gpt2"))
+    apart = case.losses()
+    with choose_engine(case.trainable, "fused"):
+        attached = case.losses()
+    torch.testing.assert_close(attached, apart, rtol=1e-12, atol=0)
