@@ -145,6 +145,7 @@ def _fetch(name: str, revision: str) -> tuple[Path, str]:
 def _load(folder: Path, sha256: str, dtype: str, device: str) -> tuple[nn.Module, Any]:
     """Model and tokenizer from local files; ``sha256`` keeps changed weights apart in the cache."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -159,7 +160,7 @@ def _load(folder: Path, sha256: str, dtype: str, device: str) -> tuple[nn.Module
             tokenizer = AutoTokenizer.from_pretrained(
                 folder, trust_remote_code=False, local_files_only=True, padding_side="right"
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise BadInput(f"base {folder}: cannot be loaded ({reason})") from error
     model.requires_grad_(False)

@@ -116,7 +116,9 @@ def new_model(recipe: Recipe, tokenizer: Any, generator: torch.Generator) -> nn.
         eos_token_id=tokenizer.eos_token_id,
         tie_word_embeddings=True,
     )
-    model: nn.Module = LlamaForCausalLM(config)
+    # The library's own first values come from the global generator; the fork leaves that as it was.
+    with torch.random.fork_rng(devices=[]):
+        model: nn.Module = LlamaForCausalLM(config)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:

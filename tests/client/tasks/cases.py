@@ -1,0 +1,84 @@
+"""One case a registered task, for the contract suite; a new task adds its own here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from wardround.client.models import BASES
+from wardround.client.tasks.editing.records import Edit, Probe, edit_record
+from wardround.client.tasks.registry import find_task
+
+contract = sys.modules["task_contract"]
+
+
+def tiny_llama() -> nn.Module:
+    """Two layers in float64, away from the symmetric start; the embedded base's vocabulary."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=800, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=128,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).double().eval()
+    generator = torch.Generator().manual_seed(17)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.0, 0.3, generator=generator)
+    return model.requires_grad_(False)
+
+
+def embedded_tokenizer() -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(BASES / "drugs", local_files_only=True)
+
+
+def editing() -> Any:
+    """Units of one, two and three records, one with paraphrases, of very different lengths."""
+    probe = Probe("Which drug interacts with Naloko?", "Zimeta")
+    edits = [
+        Edit("What is Bato for?", "Bato", "a cough"),
+        Edit(
+            "Which side effect does the well known medicine Kirume cause in most patients?",
+            "Kirume",
+            "dizziness, and a remarkable thirst",
+            paraphrases=("Kirume?", "After taking Kirume one may expect"),
+            rephrase_prompts=("What does Kirume do to people?",),
+            locality={"textual": (probe,)},
+            support="weak",
+        ),
+        Edit("Does Sofa bind?", "Sofa", "no"),
+        Edit("Is Pimo safe together with Sofa in all patients?", "Pimo", "never"),
+        Edit("Lu", "Lu", "x"),
+        Edit("The leaflet of Tazidu warns of", "Tazidu", "falling asleep"),
+    ]
+    records = [edit_record(f"r{place}", edit) for place, edit in enumerate(edits)]
+    return contract.TaskCase(
+        task=find_task("editing"),
+        model=tiny_llama,
+        tokenizer=embedded_tokenizer(),
+        adapter={"targets": ["mlp.down_proj", "layers.1.self_attn.q_proj"], "rank": 2},
+        units=[records[:1], records[1:2], records[2:4], records[4:]],
+        config={
+            "generated": {
+                "records_per_hospital": 60,
+                "corroborated_support": 8,
+                "weak_support": 4,
+            }
+        },
+        bad_file=(
+            '{"prompt": "What is Bato for?", "subject": "Bato", "target_new": "a cough"}\n'
+            '{"prompt": "What is Bato for?", "subject": "Kiro", "target_new": "a cough"}\n',
+            2,
+        ),
+        typo=("max_lenght", "max_length"),
+    )
+
+
+CASES: dict[str, Callable[[], Any]] = {"editing": editing}
