@@ -1,4 +1,4 @@
-"""Signed bytes: 64 bytes of Ed25519 signature, then the payload; one form for everything that travels.
+"""Signed bytes: 64 bytes of Ed25519 signature, then the payload; how everything travels.
 
 The context string keeps a signature made for one purpose from being passed off as another.
 """

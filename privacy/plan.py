@@ -1,8 +1,8 @@
 """Plans: what a coordinator asks one hospital to do in one round, frozen, hashed and signed.
 
 ``PrivacyPlan`` holds sampler, clip, noise and accounting event together, so what runs is what is
-accounted (law 4; the idea of jax_privacy's ``DPExecutionPlan``). ``RoundPlan`` adds the public facts
-a policy decides on. Model, adapter and task settings ride along as JSON that this ring never reads.
+accounted (law 4; the idea of jax_privacy's ``DPExecutionPlan``). ``RoundPlan`` adds the public
+facts a policy decides on. Model, adapter and task settings ride along as JSON, unread here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from wardround.privacy.chain import LedgerHead
 from wardround.privacy.clipping import Clipped, ClippedSum
 from wardround.privacy.errors import BadInput, BadMessage
 from wardround.privacy.events import Event, Gaussian, PoissonSampled, Repeated, Unprotected
@@ -131,6 +132,8 @@ class RoundPlan:
         base_sha256: Hash of the base model's weights.
         arrays_sha256: Hash of the trainable values sent with the plan.
         privacy: Sampler, clip, noise and event.
+        ledger_head: Where the coordinator last saw this hospital's ledger; signed with the plan, it
+            is the outside witness that shows a ledger restored from an old copy.
         adapter: What trains, as JSON for the task.
         training: Optimizer settings, as JSON for the trainer.
         task_config: The task's own settings, as JSON.
@@ -148,6 +151,7 @@ class RoundPlan:
     base_sha256: str
     arrays_sha256: str
     privacy: PrivacyPlan
+    ledger_head: LedgerHead | None = None
     adapter: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     task_config: Mapping[str, Any] = field(default_factory=dict)
