@@ -112,7 +112,9 @@ class FusedEngine:
         self._sink.open(groups)
         try:
             with torch.enable_grad():
-                loss().backward()  # type: ignore[no-untyped-call]
+                total = loss()
+                with torch.autocast(total.device.type, enabled=False):  # nodes choose their types
+                    total.backward()  # type: ignore[no-untyped-call]
             unseen = [name for name, p in parameters.items() if p.grad is not None]
             if unseen:
                 raise RuntimeError(f"{unseen[0]} is used outside its own module's forward")

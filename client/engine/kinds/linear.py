@@ -44,7 +44,8 @@ class _LinearNode(torch.autograd.Function):
         if wants_bias:
             per_row = gradient.reshape(len(gradient), -1, gradient.shape[-1]).sum(1)
             ctx.sink.rows(layer.bias, per_row)
-        return gradient @ layer.weight if wants_x else None, None, None, None, None
+        back = gradient.to(layer.weight.dtype) @ layer.weight if wants_x else None
+        return back, None, None, None, None
 
 
 @register(nn.Linear)

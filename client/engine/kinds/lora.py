@@ -80,7 +80,7 @@ class _LoraNode(torch.autograd.Function):
             layer.sink.outer(layer.a, inner.t().view(*shape, -1), x)
         if not wants_x:
             return None, None, None, None
-        back = flat @ layer.inward
+        back = flat.to(layer.inward.dtype) @ layer.inward  # they differ under autocast only
         if back.dtype == inner.dtype:
             back.addmm_(inner.t(), layer.a)
         else:

@@ -135,6 +135,18 @@ def test_bfloat16_base_with_float32_factors(kit: Any, model: str) -> None:
     assert kit.worst(found, exact) < 1.5 * kit.worst(case.oracle(), exact)
 
 
+@pytest.mark.parametrize("lora", [{}, {"lora_dropout": 0.5}])
+def test_autocast(kit: Any, lora: dict[str, Any]) -> None:
+    """No further from float64 than plain autograd under the same autocast, give or take a half."""
+    exact = kit.case("patient", kit.lora("llama")).oracle()
+    case = kit.case("patient", kit.lora("llama", dtype=torch.float32, **lora))
+    with torch.autocast("cpu", torch.bfloat16):
+        with choose_engine(case.trainable, "fused") as attached:
+            found = attached.gradients(case.losses, case.unit_of_row, case.units)
+        plain = case.oracle()
+    assert kit.worst(found, exact) < 1.5 * kit.worst(plain, exact)
+
+
 def test_attached_forward_is_the_forward(kit: Any) -> None:
     case = kit.case("record", kit.lora("gpt2"))
     apart = case.losses()
