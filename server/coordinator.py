@@ -87,7 +87,7 @@ class Desk:
         key: Signs plans and the round records.
         members: Public key of every enrolled hospital, by name.
         strategy: Combines the updates.
-        evaluate: Scores arrays on public probes.
+        evaluate: Scores (round, arrays) on public probes, or nothing in rounds it skips.
         observer: Told what happens.
         timeout_s: How long a round waits for the slowest hospital.
         poll_s: Pause between two looks for answers.
@@ -99,7 +99,7 @@ class Desk:
     key: SigningKey
     members: Mapping[str, str]
     strategy: Strategy
-    evaluate: Callable[[Arrays], Metrics] = lambda arrays: {}
+    evaluate: Callable[[int, Arrays], Metrics] = lambda number, arrays: {}
     observer: Observer = field(default_factory=Observer)
     timeout_s: float = 3600.0
     poll_s: float = 0.2
@@ -166,7 +166,7 @@ class Coordinator:
             round=number,
             rounds=self._agenda.rounds,
             answers=tuple(answers[name] for name in sorted(answers)),
-            metrics=dict(desk.evaluate(after)),
+            metrics=dict(desk.evaluate(number, after)),
             bytes_down=len(block) * len(plans),
             seconds=desk.clock() - started,
         )

@@ -29,8 +29,6 @@ class Strategy(Protocol):
     """How updates are combined."""
 
     name: ClassVar[str]
-    summary: ClassVar[str]
-    paper: ClassVar[str]
 
     def begin(self, arrays: Arrays) -> Aggregation:
         """A new round that starts from these global arrays."""

@@ -20,8 +20,6 @@ class FedAvg:
     """The mean of all changes, added to the global arrays."""
 
     name: ClassVar[str] = "fedavg"
-    summary: ClassVar[str] = "Uniform mean of the hospitals' changes of A and B"
-    paper: ClassVar[str] = "McMahan et al. (2017); Liu et al. (2023), DP-LoRA"
 
     def begin(self, arrays: Arrays) -> MeanOfChanges:
         """A new round that starts from these global arrays."""

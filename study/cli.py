@@ -1,0 +1,141 @@
+"""The ``wardround`` command; each subcommand imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from wardround.privacy.errors import WardroundError
+
+app = typer.Typer(
+    name="wardround",
+    help="Federated fine-tuning for hospitals, centred on privacy.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds all runs.")]
+
+
+def main() -> None:
+    """Entry point: errors a person can act on become one line and an exit code."""
+    # Nothing that runs here may call home, and nothing that is local may be looked up on a hub.
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except WardroundError as error:
+        print(f"wardround: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+@app.command(
+    epilog="Example: [bold]wardround demo --json > demo.json[/bold]",
+)
+def demo(as_json: AsJson = False, runs: Runs = Path("runs"), seed: int = 0) -> None:
+    """Four hospitals correct a small model, with privacy and without, on this machine."""
+    from wardround.study.demo import demo_document, run_demo, show_demo
+
+    result = run_demo(_console(as_json), runs, seed)
+    if as_json:
+        _print_json(demo_document(result))
+    else:
+        show_demo(Console(), result)
+
+
+@app.command(
+    epilog="Example: [bold]wardround run examples/medical-editing/study.toml[/bold]",
+)
+def run(
+    study: Annotated[Path, typer.Argument(help="The study file.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A public file to deal out to the hospitals; made-up records without."),
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    engine: Annotated[
+        str, typer.Option(help="in-process, or ray for Flower's simulation.")
+    ] = "in-process",
+    as_json: AsJson = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Run a study with all its hospitals on this machine, or go on with one that was stopped."""
+    from wardround.study.local import run_study
+    from wardround.study.results import outcome_document, show_outcome
+
+    outcome = run_study(_console(as_json), study, runs, data, resume, engine)
+    if as_json:
+        _print_json(outcome_document(outcome))
+    else:
+        show_outcome(Console(), outcome)
+
+
+@app.command(epilog="Example: [bold]wardround report runs/medical-editing-20260101-120000[/bold]")
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="A run's folder.")], as_json: AsJson = False
+) -> None:
+    """Check the signed rounds of a run, write its report page again and say what was spent."""
+    from wardround.study.results import report_document, show_report
+
+    document = report_document(run_dir)
+    if as_json:
+        _print_json(document)
+    else:
+        show_report(Console(), document)
+
+
+@app.command(epilog="Example: [bold]wardround tasks --json[/bold]")
+def tasks(as_json: AsJson = False) -> None:
+    """List the tasks a study can name."""
+    from wardround.client.tasks.registry import tasks as list_tasks
+
+    rows = [
+        {"name": task.name, "summary": task.summary, "units": list(task.units)}
+        for task in list_tasks()
+    ]
+    _print_rows("tasks", rows, as_json)
+
+
+@app.command(epilog="Example: [bold]wardround strategies[/bold]")
+def strategies(as_json: AsJson = False) -> None:
+    """List the ways updates can be combined."""
+    from wardround.strategies.registry import list_strategies
+
+    rows = [
+        {"name": entry.name, "summary": entry.summary, "paper": entry.paper}
+        for entry in list_strategies()
+    ]
+    _print_rows("strategies", rows, as_json)
+
+
+def _console(as_json: bool) -> Console:
+    """Where progress goes: never into a JSON document."""
+    return Console(stderr=True, quiet=as_json)
+
+
+def _print_json(document: Mapping[str, Any]) -> None:
+    print(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _print_rows(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
+    """A list of things, as a table or as one document."""
+    if as_json:
+        _print_json({title: rows})
+        return
+    from rich.table import Table
+
+    table = Table(*rows[0], box=None)
+    for row in rows:
+        table.add_row(*(", ".join(v) if isinstance(v, list) else str(v) for v in row.values()))
+    Console().print(table)

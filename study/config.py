@@ -1,0 +1,240 @@
+"""The study file: what a coordinator writes, checked before anything starts.
+
+One frozen dataclass a table of ``study.toml``. Unknown keys are errors that suggest the nearest
+known one; every error names file, field, value and bound. Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from wardround.privacy.errors import BadInput
+from wardround.privacy.plan import Mode, PrivacyPlan
+from wardround.privacy.tables import from_table, read_toml, refuse_unknown
+from wardround.privacy.units import Unit
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+
+
+@dataclass(frozen=True)
+class StudySection:
+    """``[study]``: what is run and for how long.
+
+    Attributes:
+        name: Lower-case letters, digits and hyphens.
+        task: Registered task name.
+        rounds: How many rounds.
+        seed: Public randomness only: initial adapter values and made-up data.
+        evaluate_every: Rounds between two looks at the public probes; the last is always looked at.
+    """
+
+    name: str
+    task: str
+    rounds: int
+    seed: int = 0
+    evaluate_every: int = 5
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"name is {self.name!r}; expected lower-case letters, digits, hyphens")
+        _check("rounds", self.rounds, self.rounds >= 1, "1 or more")
+        _check("seed", self.seed, self.seed >= 0, "0 or more")
+        _check("evaluate_every", self.evaluate_every, self.evaluate_every >= 1, "1 or more")
+
+
+@dataclass(frozen=True)
+class HospitalsSection:
+    """``[hospitals]``: who takes part when the study runs on one machine.
+
+    Attributes:
+        count: How many hospitals.
+        policy: Policy file of all of them, relative to the study file.
+    """
+
+    count: int
+    policy: Path
+
+    def __post_init__(self) -> None:
+        _check("count", self.count, 1 <= self.count <= 10_000, "between 1 and 10000")
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """``[model]``: the frozen base.
+
+    Attributes:
+        base: An embedded base's name, a folder or a hub name.
+        sha256: Hash its weights must have.
+        revision: Of a hub model.
+    """
+
+    base: str
+    sha256: str
+    revision: str = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"sha256 is {self.sha256!r}; expected 64 hexadecimal digits")
+
+
+@dataclass(frozen=True)
+class PrivacySection:
+    """``[privacy]``: what one unit may cost, and how.
+
+    Attributes:
+        clip_norm: Longest joint L2 norm one unit may contribute to a step.
+        sampling_rate: Probability with which each unit joins a step.
+        steps_per_round: Optimizer steps in a round.
+        delta: Of (epsilon, delta).
+        unit: Who is protected.
+        mode: ``local`` (each hospital adds its own noise) or ``none`` (public data, for
+        comparison).
+        epsilon: Target over the whole study; the noise is calibrated to it. Or give
+        noise_multiplier: and epsilon is reported.
+    """
+
+    clip_norm: float
+    sampling_rate: float
+    steps_per_round: int
+    delta: float = 1e-5
+    unit: Unit = Unit.RECORD
+    mode: Mode = Mode.LOCAL
+    epsilon: float | None = None
+    noise_multiplier: float | None = None
+
+    def __post_init__(self) -> None:
+        _check("clip_norm", self.clip_norm, 0 < self.clip_norm < math.inf, "greater than 0")
+        rate = self.sampling_rate
+        _check("sampling_rate", rate, 0 < rate <= 1, "greater than 0 and at most 1")
+        _check("steps_per_round", self.steps_per_round, self.steps_per_round >= 1, "1 or more")
+        _check("delta", self.delta, 0 < self.delta < 1, "between 0 and 1")
+        for name in ("epsilon", "noise_multiplier"):
+            value = getattr(self, name)
+            _check(name, value, value is None or 0 < value < math.inf, "greater than 0")
+        given = (self.epsilon is not None) + (self.noise_multiplier is not None)
+        if self.mode is Mode.NONE and given:
+            raise ValueError("mode is 'none'; remove epsilon and noise_multiplier")
+        if self.mode is Mode.LOCAL and given != 1:
+            raise ValueError("give either epsilon or noise_multiplier, not both and not neither")
+
+
+@dataclass(frozen=True)
+class StrategySection:
+    """``[strategy]``: how updates are combined."""
+
+    name: str = "fedavg"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A whole study file.
+
+    Attributes:
+        path: Where it was read from.
+        study: What is run.
+        hospitals: Who takes part on one machine.
+        model: The frozen base.
+        privacy: What a unit may cost.
+        adapter: What trains; the task reads it.
+        training: Optimizer settings; the trainer reads them.
+        strategy: How updates are combined.
+        task: The task's own settings.
+    """
+
+    path: Path
+    study: StudySection
+    hospitals: HospitalsSection
+    model: ModelSection
+    privacy: PrivacySection
+    adapter: Mapping[str, Any]
+    training: Mapping[str, Any]
+    strategy: StrategySection = field(default_factory=StrategySection)
+    task: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Study:
+        """The study in ``path``; ``BadInput`` names the first thing that cannot be used."""
+        tables = read_toml(path)
+        sections = {
+            "study": StudySection,
+            "hospitals": HospitalsSection,
+            "model": ModelSection,
+            "privacy": PrivacySection,
+            "strategy": StrategySection,
+        }
+        free = ("adapter", "training", "task")
+        refuse_unknown(tables, (*sections, *free), str(path))
+        parts: dict[str, Any] = {
+            name: from_table(kind, tables.get(name, {}), f"{path} [{name}]")
+            for name, kind in sections.items()
+        }
+        for name in free:
+            if name != "task" and name not in tables:
+                raise BadInput(f"{path} [{name}]: missing")
+            parts[name] = tables.get(name, {})
+        return cls(path=path, **parts)
+
+    def to_tables(self) -> dict[str, Any]:
+        """The tables ``read`` makes the same study of, with the policy file beside them."""
+        tables = {
+            name: {key: value for key, value in asdict(part).items() if value is not None}
+            for name, part in (
+                ("study", self.study),
+                ("hospitals", replace(self.hospitals, policy=Path("policy.toml"))),
+                ("model", self.model),
+                ("privacy", self.privacy),
+                ("strategy", self.strategy),
+            )
+        }
+        tables["hospitals"]["policy"] = str(tables["hospitals"]["policy"])
+        free = {"adapter": self.adapter, "training": self.training, "task": self.task}
+        return tables | {name: dict(table) for name, table in free.items()}
+
+    @property
+    def policy(self) -> Path:
+        """The policy file, resolved beside the study file."""
+        return self.path.parent / self.hospitals.policy
+
+    def with_mode_none(self) -> Study:
+        """The same study without clipping and noise, for comparison on public or made-up data."""
+        bare = replace(self.privacy, mode=Mode.NONE, epsilon=None, noise_multiplier=None)
+        return replace(self, privacy=bare)
+
+    def noise_multiplier(self) -> float:
+        """As given, or calibrated so that the whole study stays within ``epsilon``."""
+        from wardround.privacy.accountant import calibrate_noise_multiplier
+
+        privacy = self.privacy
+        if privacy.mode is Mode.NONE:
+            return 0.0
+        if privacy.noise_multiplier is not None:
+            return privacy.noise_multiplier
+        assert privacy.epsilon is not None
+        steps = self.study.rounds * privacy.steps_per_round
+        return calibrate_noise_multiplier(
+            privacy.epsilon, privacy.delta, privacy.sampling_rate, steps
+        )
+
+    def privacy_plan(self, noise_multiplier: float, declared_units: int) -> PrivacyPlan:
+        """One round's privacy plan for a hospital that declares this many units."""
+        privacy = self.privacy
+        return PrivacyPlan(
+            unit=privacy.unit,
+            clip_norm=privacy.clip_norm,
+            noise_multiplier=noise_multiplier,
+            sampling_rate=privacy.sampling_rate,
+            steps=privacy.steps_per_round,
+            expected_units=privacy.sampling_rate * declared_units,
+            mode=privacy.mode,
+        )
+
+
+def _check(name: str, value: object, holds: bool, bound: str) -> None:
+    """Raise ``ValueError`` naming field, value and bound unless it holds."""
+    if not holds:
+        raise ValueError(f"{name} is {value}; it must be {bound}")

@@ -1,0 +1,130 @@
+"""What a finished run tells: one JSON document, and the same as tables for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from wardround.privacy.errors import BadInput
+from wardround.server.book import read_book
+from wardround.server.page import write_page
+from wardround.study.runner import Outcome, privacy_note, read_history
+
+
+def outcome_document(outcome: Outcome) -> dict[str, Any]:
+    """A run as one JSON document."""
+    return {
+        "run_dir": str(outcome.folder),
+        "private": outcome.private,
+        "rounds": len(outcome.records),
+        "hospitals": [
+            {
+                "name": name,
+                "epsilon": report["epsilon_study"],
+                "epsilon_life": report["epsilon_life"],
+                "delta": report["delta"],
+                "unit": report["unit"],
+            }
+            for name, report in sorted(outcome.last_reports.items())
+        ],
+        "metrics": {"before": dict(outcome.before), "after": dict(outcome.after)},
+        "bytes": {"up": outcome.bytes_up, "down": outcome.bytes_down},
+        "seconds": round(outcome.seconds, 2),
+        "notes": list(outcome.notes),
+    }
+
+
+def show_outcome(console: Console, outcome: Outcome) -> None:
+    """Tables for a person: scores, hospitals, sizes and where the files are."""
+    for note in outcome.notes:
+        console.print(note, highlight=False)
+    console.print(metric_table(outcome))
+    show_cost(console, outcome)
+    show_files(console, outcome)
+
+
+def metric_table(outcome: Outcome) -> Table:
+    """Every score before and after."""
+    title = "Public probes" if outcome.private else "Public probes (NOT PRIVATE)"
+    table = Table("score", "before", "after", title=title, title_justify="left")
+    for name, value in outcome.after.items():
+        table.add_row(name, f"{outcome.before[name]:.3f}", f"{value:.3f}")
+    return table
+
+
+def show_cost(console: Console, outcome: Outcome) -> None:
+    """Epsilon, bytes and time."""
+    table = Table("hospital", "ε this study", "δ", "unit", title="Privacy", title_justify="left")
+    for name, report in sorted(outcome.last_reports.items()):
+        spent = report["epsilon_study"]
+        shown = "NOT PRIVATE" if spent is None else f"{spent:.4f}"
+        table.add_row(name, shown, f"{report['delta']:g}", report["unit"])
+    console.print(table)
+    console.print(
+        f"{len(outcome.records)} rounds, {outcome.bytes_up / 1e6:.2f} MB up, "
+        f"{outcome.bytes_down / 1e6:.2f} MB down, {outcome.seconds:.1f} s",
+        highlight=False,
+    )
+
+
+def show_files(console: Console, outcome: Outcome) -> None:
+    """Where report and adapter are."""
+    for name in ("report.html", "adapter"):
+        console.print(f"{name}: {outcome.folder / name}", highlight=False, soft_wrap=True)
+
+
+def report_document(run_dir: Path) -> dict[str, Any]:
+    """Check a run's signed rounds, write its page again, and summarise.
+
+    Raises:
+        BadInput: Not a run's folder, or no round has ended.
+        UntrustedPeer: A round's signature does not verify.
+    """
+    from wardround.study.run_folder import RunFolder
+
+    folder = RunFolder.open(run_dir)
+    records = tuple(read_book(run_dir / "rounds"))
+    if not records:
+        raise BadInput(f"{run_dir}: no round has ended yet")
+    history = read_history(run_dir / "metrics.jsonl")
+    private = folder.study.privacy.mode.value != "none"
+    outcome = Outcome(
+        folder=run_dir,
+        private=private,
+        before=history[min(history)],
+        after=history[max(history)],
+        records=records,
+        seconds=sum(record.seconds for record in records),
+        notes=folder.facts.notes,
+    )
+    write_page(run_dir / "report.html", records, history, privacy_note(outcome))
+    refusals = [
+        {"round": record.round, "hospital": answer.hospital, "reason": answer.reason}
+        for record in records
+        for answer in record.answers
+        if answer.report is None
+    ]
+    return {**outcome_document(outcome), "refusals": refusals, "signatures": "verified"}
+
+
+def show_report(console: Console, document: Mapping[str, Any]) -> None:
+    """The summary of ``report_document`` as text."""
+    console.print(f"{document['rounds']} rounds, all signatures verified", highlight=False)
+    table = Table("hospital", "ε this study", "ε ever", "δ", "unit")
+    for hospital in document["hospitals"]:
+        cells = (
+            "NOT PRIVATE" if hospital[key] is None else f"{hospital[key]:.4f}"
+            for key in ("epsilon", "epsilon_life")
+        )
+        table.add_row(hospital["name"], *cells, f"{hospital['delta']:g}", hospital["unit"])
+    console.print(table)
+    for refusal in document["refusals"]:
+        console.print(
+            f"round {refusal['round']}: {refusal['hospital']} sent nothing: {refusal['reason']}",
+            highlight=False,
+        )
+    console.print(f"report.html: {document['run_dir']}/report.html", soft_wrap=True)

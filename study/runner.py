@@ -1,0 +1,281 @@
+"""Runs a study on this machine from its run folder to adapter and report; also goes on with one.
+
+Ties the rings together: hospitals get custodians and relays, the coordinator gets an agenda, the
+engine brings them together. Everything durable is in the run folder, so a killed run is resumed
+from it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from wardround.client.custodian import Custodian, Surroundings
+from wardround.client.relay import CustodianService, make_relay
+from wardround.client.tasks.registry import find_task
+from wardround.client.training import TrainingConfig, Workload
+from wardround.client.workbench import Workbench
+from wardround.privacy.errors import BadInput
+from wardround.privacy.plan import Mode
+from wardround.privacy.tables import from_table
+from wardround.server.book import RoundRecord, read_book
+from wardround.server.coordinator import Agenda, Coordinator, Desk, Observer
+from wardround.server.page import write_page
+from wardround.strategies.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from wardround.strategies.registry import find_strategy
+from wardround.study.config import Study
+from wardround.study.engines.in_process import run_in_process
+from wardround.study.run_folder import RunFolder
+
+Arrays = Mapping[str, Tensor]
+Metrics = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+        folder: The run's folder.
+        private: Whether every update was clipped and noised.
+        before: Scores of the untouched base on the public probes.
+        after: Scores of the final model.
+        records: The rounds.
+        seconds: Wall time of this command's part of the run.
+        notes: What was held out of the data.
+    """
+
+    folder: Path
+    private: bool
+    before: Metrics
+    after: Metrics
+    records: tuple[RoundRecord, ...]
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bytes_up(self) -> int:
+        """What all hospitals sent, over all rounds."""
+        return sum(record.bytes_up for record in self.records)
+
+    @property
+    def bytes_down(self) -> int:
+        """What was sent to all hospitals, over all rounds."""
+        return sum(record.bytes_down for record in self.records)
+
+    @property
+    def last_reports(self) -> dict[str, Mapping[str, Any]]:
+        """Each hospital's newest privacy report."""
+        return {
+            answer.hospital: answer.report
+            for record in self.records
+            for answer in record.answers
+            if answer.report is not None
+        }
+
+
+@dataclass
+class Stage:
+    """What a run shows itself on.
+
+    Attributes:
+        observer: Told about rounds.
+        on_step: Told about (hospital, step, steps).
+        workbench: Puts models together; may be shared by several runs.
+        bring_together: The engine: runs a ServerApp's main against one relay per hospital.
+        clock: Seconds.
+    """
+
+    observer: Observer = field(default_factory=Observer)
+    on_step: Callable[[str, int, int], None] = lambda hospital, step, steps: None
+    workbench: Workbench = field(default_factory=Workbench)
+    bring_together: Callable[[Callable[[Grid], None], ClientApp, Iterable[str]], None] = (
+        run_in_process
+    )
+    clock: Callable[[], float] = time.monotonic
+
+
+def check_study(study: Study) -> None:
+    """Refuse what cannot run before anything is written: task, strategy, adapter, training."""
+    where = str(study.path)
+    find_strategy(study.strategy.name)
+    task = find_task(study.study.task)
+    task.check(study.task)
+    if study.privacy.unit not in task.units:
+        units = ", ".join(unit.value for unit in task.units)
+        raise BadInput(
+            f"{where} [privacy] unit is {study.privacy.unit.value!r}; "
+            f"task {task.name!r} protects: {units}"
+        )
+    from_table(TrainingConfig, study.training, f"{where} [training]")
+
+
+def prepare(study: Study, workbench: Workbench) -> Workload:
+    """Model, adapter and engine of a study; refused when the base is not the one it names."""
+    return workbench.prepare(
+        study.model.base,
+        study.model.sha256,
+        study.adapter,
+        study.study.task,
+        study.task,
+        revision=study.model.revision,
+        seed=study.study.seed,
+    )
+
+
+def execute(folder: RunFolder, stage: Stage) -> Outcome:
+    """Run what is left of a run, then write adapter, report and metrics.
+
+    Raises:
+        WardroundError: The run cannot go on; what was reached stays on disk for ``--resume``.
+    """
+    started = stage.clock()
+    study = folder.study
+    workload = prepare(study, stage.workbench)
+    evaluate = _Evaluation(folder, workload)
+    start = _start(folder, workload, evaluate)
+    surroundings = Surroundings(stage.workbench, on_step=stage.on_step)
+    custodians: dict[str, Custodian] = {}
+    try:
+        for name in folder.facts.hospitals:
+            custodians[name] = Custodian(folder.hospital(name), surroundings)
+        final = _run_rounds(folder, custodians, evaluate, stage, start)
+    finally:
+        for custodian in custodians.values():
+            custodian.close()
+    records = tuple(read_book(folder.path / "rounds"))
+    outcome = Outcome(
+        folder=folder.path,
+        private=study.privacy.mode is not Mode.NONE,
+        before=evaluate.of(0, start.arrays),
+        after=evaluate.of(final.round, final.arrays),
+        records=records,
+        seconds=stage.clock() - started,
+        notes=folder.facts.notes,
+    )
+    _publish(folder, workload, final.arrays, outcome)
+    return outcome
+
+
+def _start(folder: RunFolder, workload: Workload, evaluate: _Evaluation) -> Checkpoint:
+    """The newest checkpoint, or the untouched base with a fresh adapter as checkpoint 0."""
+    checkpoints = folder.path / "checkpoint"
+    if checkpoints.is_dir():
+        return load_checkpoint(checkpoints)
+    start = Checkpoint(0, workload.trainable.read(), {"run": folder.facts.run})
+    evaluate.of(0, start.arrays)
+    save_checkpoint(checkpoints, start)
+    return start
+
+
+def _run_rounds(
+    folder: RunFolder,
+    custodians: Mapping[str, Custodian],
+    evaluate: _Evaluation,
+    stage: Stage,
+    start: Checkpoint,
+) -> Checkpoint:
+    """The rounds, over relays in this process."""
+    study, facts = folder.study, folder.facts
+    agenda = Agenda(
+        study=study.study.name,
+        run=facts.run,
+        rounds=study.study.rounds,
+        task=study.study.task,
+        base=study.model.base,
+        base_sha256=study.model.sha256,
+        privacy=partial(study.privacy_plan, facts.noise_multiplier),
+        adapter=study.adapter,
+        training=study.training,
+        task_config=study.task,
+    )
+    desk = Desk(
+        folder=folder.path,
+        key=folder.coordinator_key,
+        members={name: custodian.public_key for name, custodian in custodians.items()},
+        strategy=find_strategy(study.strategy.name),
+        evaluate=evaluate.in_round,
+        observer=stage.observer,
+        clock=stage.clock,
+    )
+    reached: list[Checkpoint] = []
+
+    def main(grid: Grid) -> None:
+        reached.append(Coordinator(agenda, desk).run(grid, start))
+
+    def connect(context: Context) -> CustodianService:
+        return custodians[str(context.node_config["hospital"])]
+
+    stage.bring_together(main, make_relay(connect), custodians)
+    return reached[0]
+
+
+class _Evaluation:
+    """Scores on the public probes, kept in ``metrics.jsonl`` by round."""
+
+    def __init__(self, folder: RunFolder, workload: Workload) -> None:
+        self._path = folder.path / "metrics.jsonl"
+        self._study = folder.study
+        self._workload = workload
+        self._probes = workload.task.load(folder.path / folder.facts.probes, folder.study.task)
+
+    def in_round(self, number: int, arrays: Arrays) -> Metrics:
+        """Scores after this round, or nothing when it is not one to look at."""
+        section = self._study.study
+        due = number % section.evaluate_every == 0 or number == section.rounds
+        return self.of(number, arrays) if due else {}
+
+    def of(self, number: int, arrays: Arrays) -> Metrics:
+        """Scores after this round, computed once."""
+        known = read_history(self._path)
+        if number not in known:
+            workload = self._workload
+            workload.trainable.write(arrays)
+            scores = workload.task.evaluate(
+                workload.trainable.model, workload.tokenizer, self._probes, self._study.task
+            )
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"round": number, **scores}) + "\n")
+            return scores
+        return known[number]
+
+
+def _publish(folder: RunFolder, workload: Workload, arrays: Arrays, outcome: Outcome) -> None:
+    """Adapter and report page."""
+    note = privacy_note(outcome)
+    study = folder.study
+    workload.task.export(
+        workload.trainable, study.adapter, arrays, study.model.base, folder.path / "adapter", note
+    )
+    history = read_history(folder.path / "metrics.jsonl")
+    write_page(folder.path / "report.html", outcome.records, history, note)
+
+
+def read_history(path: Path) -> dict[int, Metrics]:
+    """Scores by round, from ``metrics.jsonl``; empty when nothing was scored yet."""
+    if not path.exists():
+        return {}
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {int(row.pop("round")): row for row in rows}
+
+
+def privacy_note(outcome: Outcome) -> str:
+    """What whoever meets the adapter must know first."""
+    if not outcome.private:
+        return "NOT PRIVATE: trained without clipping or noise, for comparison only."
+    worst = max(report["epsilon_study"] for report in outcome.last_reports.values())
+    report = next(iter(outcome.last_reports.values()))
+    return (
+        f"Each hospital's {report['unit']}s are protected with epsilon at most {worst:.3f} at "
+        f"delta {report['delta']:g} ({report['adjacency']}, noise added at the hospital)."
+    )
