@@ -56,8 +56,8 @@ class Crash(BaseException):
 class FailingDisk(Disk):
     """Stops, tears or refuses the ``fail_at``-th operation that changes the disk.
 
-    ``how`` is ``before``, ``torn`` or ``after`` for a crash around that operation, ``full`` for a disk
-    that refuses it half-way and works again afterwards, ``dead`` for one that refuses for good.
+    ``how`` is ``before``, ``torn`` or ``after`` for a crash around that operation, ``full`` for a
+    disk that refuses it half-way and works again later, ``dead`` for one that refuses for good.
     ``lose_power`` then undoes, wholly or in part, what was not made durable.
     """
 
@@ -132,7 +132,10 @@ class FailingDisk(Disk):
                 if share < 1:
                     path.unlink()
                 continue
-            same = len(os.path.commonprefix([before, now]))
+            pairs = itertools.takewhile(
+                lambda pair: pair[0] == pair[1], zip(before, now, strict=False)
+            )
+            same = sum(1 for _ in pairs)
             fresh = now[: same + int(share * (len(now) - same))]
             path.write_bytes(fresh + before[len(fresh) :])
 

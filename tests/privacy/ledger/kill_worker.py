@@ -1,6 +1,6 @@
 """Kills a ledger's owner with SIGKILL again and again; prints what it saw as one JSON document.
 
-Run by ``test_kills.py`` in a process of its own, because it forks and must not hold torch's threads.
+Run by ``test_kills.py`` in a process of its own, because it forks and must hold no other threads.
 Usage: ``python kill_worker.py FOLDER KILLS``.
 """
 
@@ -41,8 +41,8 @@ def serve(folder: Path, key: SigningKey, first: int, out: int) -> None:
         number += 1
 
 
-def kill_once(folder: Path, key: SigningKey, first: int, delay_s: float) -> list[str]:
-    """What a child acknowledged before it was killed."""
+def kill_once(folder: Path, key: SigningKey, first: int, lines: int, delay_s: float) -> list[str]:
+    """What a child acknowledged before it was killed, a moment after that many lines."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -51,23 +51,33 @@ def kill_once(folder: Path, key: SigningKey, first: int, delay_s: float) -> list
         finally:
             os._exit(1)
     os.close(write)
-    time.sleep(delay_s)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
     with os.fdopen(read) as pipe:
-        return pipe.read().splitlines()
+        seen = [pipe.readline() for _ in range(lines)]
+        time.sleep(delay_s)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return [line.strip() for line in (*seen, *pipe.readlines())]
 
 
 def main() -> None:
-    """Kill, look, kill again."""
+    """Kill, look, kill again; a fresh ledger from time to time, so that opening stays quick."""
     folder, kills = Path(sys.argv[1]), int(sys.argv[2])
+    totals = [batch(folder / str(start), min(15, kills - start)) for start in range(0, kills, 15)]
+    answered = sum(count for count, _ in totals)
+    wrong = [what for _, found in totals for what in found]
+    print(json.dumps({"kills": kills, "answered": answered, "wrong": wrong}))
+
+
+def batch(folder: Path, kills: int) -> tuple[int, list[str]]:
+    """How many rounds were answered while a ledger's owner was killed, and what went wrong."""
     key = SigningKey.generate()
-    delays = 0.001 + 0.012 * SecureStream.from_os().uniform(kills)
+    draws = SecureStream.from_os().uniform(2 * kills).reshape(kills, 2)
     charged: set[int] = set()
     answered: dict[int, str] = {}
     wrong: list[str] = []
-    for delay_s in delays:
-        for line in kill_once(folder, key, max(charged, default=1), float(delay_s)):
+    for when, delay in draws.tolist():
+        first = max(charged, default=1)
+        for line in kill_once(folder, key, first, int(7 * when), 0.003 * delay):
             number, _, digest = line[1:].partition(" ")
             charged.add(int(number))
             if digest and answered.setdefault(int(number), digest) != digest:
@@ -81,7 +91,7 @@ def main() -> None:
             if reply is None or sha256(reply) != answered[number]:
                 wrong.append(f"round {number} has another answer")
         ledger.close()
-    print(json.dumps({"kills": kills, "answered": len(answered), "wrong": wrong}))
+    return len(answered), wrong
 
 
 if __name__ == "__main__":

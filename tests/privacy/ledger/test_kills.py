@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-KILLS = 80
+KILLS = 60
 
 
 @pytest.mark.fault

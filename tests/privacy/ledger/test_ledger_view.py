@@ -126,7 +126,7 @@ def test_another_keys_signature_is_not_taken(filled, key, tmp_path):
 )  # fmt: skip
 def test_what_is_not_an_entry_is_refused_by_line(tmp_path, line):
     (tmp_path / "ledger.jsonl").write_bytes(line)
-    with pytest.raises(LedgerError, match="ledger.jsonl:1: "):
+    with pytest.raises(LedgerError, match=r"ledger\.jsonl:1: "):
         check_ledger(tmp_path)
 
 
