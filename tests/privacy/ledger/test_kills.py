@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-KILLS = 60
+KILLS = 40
 
 
 @pytest.mark.fault
