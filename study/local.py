@@ -109,15 +109,15 @@ def execute_with_progress(
 ) -> Outcome:
     """Execute a run while a bar moves on ``console``."""
     if engine == "ray":
-        from wardround.study.engines.ray import run_in_ray as bring_together
+        from wardround.study.engines.ray import run_in_ray as chosen
     else:
-        from wardround.study.engines.in_process import run_in_process as bring_together
+        from wardround.study.engines.in_process import run_in_process as chosen
     progress = LiveProgress(console, title)
     stage = Stage(
         observer=progress,
         on_step=progress.on_step,
         workbench=workbench,
-        bring_together=bring_together,
+        engine=chosen,
     )
     try:
         return execute(folder, stage)

@@ -75,6 +75,13 @@ class RunFolder:
         """What plans and round records are signed with."""
         return SigningKey.load_or_create(self.path / "coordinator" / "signing.pem")
 
+    def members(self) -> dict[str, str]:
+        """Public key of every hospital, by name."""
+        return {
+            name: SigningKey.load_or_create(self.hospital(name).key).public
+            for name in self.facts.hospitals
+        }
+
     def hospital(self, name: str) -> Hospital:
         """One simulated hospital's files."""
         home = self.path / "hospitals" / name

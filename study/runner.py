@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context
-from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from wardround.client.custodian import Custodian, Surroundings
-from wardround.client.relay import CustodianService, make_relay
+from wardround.client.custodian import Surroundings
 from wardround.client.tasks.registry import find_task
 from wardround.client.training import TrainingConfig, Workload
 from wardround.client.workbench import Workbench
@@ -39,6 +36,7 @@ from wardround.study.run_folder import RunFolder
 
 Arrays = Mapping[str, Tensor]
 Metrics = Mapping[str, float]
+Engine = Callable[[Callable[[Grid], None], RunFolder, Surroundings], None]
 
 
 @dataclass(frozen=True)
@@ -92,16 +90,14 @@ class Stage:
         observer: Told about rounds.
         on_step: Told about (hospital, step, steps).
         workbench: Puts models together; may be shared by several runs.
-        bring_together: The engine: runs a ServerApp's main against one relay per hospital.
+        engine: Runs a ServerApp's main function against one relay per hospital.
         clock: Seconds.
     """
 
     observer: Observer = field(default_factory=Observer)
     on_step: Callable[[str, int, int], None] = lambda hospital, step, steps: None
     workbench: Workbench = field(default_factory=Workbench)
-    bring_together: Callable[[Callable[[Grid], None], ClientApp, Iterable[str]], None] = (
-        run_in_process
-    )
+    engine: Engine = run_in_process
     clock: Callable[[], float] = time.monotonic
 
 
@@ -144,15 +140,7 @@ def execute(folder: RunFolder, stage: Stage) -> Outcome:
     workload = prepare(study, stage.workbench)
     evaluate = _Evaluation(folder, workload)
     start = _start(folder, workload, evaluate)
-    surroundings = Surroundings(stage.workbench, on_step=stage.on_step)
-    custodians: dict[str, Custodian] = {}
-    try:
-        for name in folder.facts.hospitals:
-            custodians[name] = Custodian(folder.hospital(name), surroundings)
-        final = _run_rounds(folder, custodians, evaluate, stage, start)
-    finally:
-        for custodian in custodians.values():
-            custodian.close()
+    final = _run_rounds(folder, evaluate, stage, start)
     records = tuple(read_book(folder.path / "rounds"))
     outcome = Outcome(
         folder=folder.path,
@@ -180,12 +168,11 @@ def _start(folder: RunFolder, workload: Workload, evaluate: _Evaluation) -> Chec
 
 def _run_rounds(
     folder: RunFolder,
-    custodians: Mapping[str, Custodian],
     evaluate: _Evaluation,
     stage: Stage,
     start: Checkpoint,
 ) -> Checkpoint:
-    """The rounds, over relays in this process."""
+    """The rounds, through the engine."""
     study, facts = folder.study, folder.facts
     agenda = Agenda(
         study=study.study.name,
@@ -202,7 +189,7 @@ def _run_rounds(
     desk = Desk(
         folder=folder.path,
         key=folder.coordinator_key,
-        members={name: custodian.public_key for name, custodian in custodians.items()},
+        members=folder.members(),
         strategy=find_strategy(study.strategy.name),
         evaluate=evaluate.in_round,
         observer=stage.observer,
@@ -213,10 +200,7 @@ def _run_rounds(
     def main(grid: Grid) -> None:
         reached.append(Coordinator(agenda, desk).run(grid, start))
 
-    def connect(context: Context) -> CustodianService:
-        return custodians[str(context.node_config["hospital"])]
-
-    stage.bring_together(main, make_relay(connect), custodians)
+    stage.engine(main, folder, Surroundings(stage.workbench, on_step=stage.on_step))
     return reached[0]
 
 

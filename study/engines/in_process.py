@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -20,7 +21,10 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from wardround.client.custodian import Custodian, Surroundings
+from wardround.client.relay import make_relay
 from wardround.server.app import make_server_app
+from wardround.study.run_folder import RunFolder
 
 log = logging.getLogger("wardround.grid")
 
@@ -125,9 +129,15 @@ def _through_the_wire(message: Message) -> Message:
 
 
 def run_in_process(
-    main: Callable[[Grid], None], client_app: ClientApp, hospitals: Iterable[str]
+    main: Callable[[Grid], None], folder: RunFolder, surroundings: Surroundings
 ) -> None:
-    """Run ``main`` as a ServerApp against one ClientApp per hospital; errors come through."""
-    nodes = {_FIRST_HOSPITAL_NODE + i: name for i, name in enumerate(hospitals)}
+    """Run ``main`` as a ServerApp against one relay per hospital; errors come through."""
+    names = dict(enumerate(folder.facts.hospitals, _FIRST_HOSPITAL_NODE))
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
-    make_server_app(main)(InProcessGrid(client_app, nodes), context)
+    with ExitStack() as open_custodians:
+        custodians = {}
+        for name in names.values():
+            custodians[name] = Custodian(folder.hospital(name), surroundings)
+            open_custodians.callback(custodians[name].close)
+        relay = make_relay(lambda at: custodians[str(at.node_config["hospital"])])
+        make_server_app(main)(InProcessGrid(relay, names), context)
