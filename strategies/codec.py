@@ -33,7 +33,8 @@ def encode(header: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> bytes:
     for name, array in arrays.items():
         if array.dtype is not torch.float32:
             raise ValueError(f"array {name!r} is {array.dtype}; expected torch.float32")
-    metadata = {"format": FORMAT, "header": canonical(header).decode()}
+    # One key, because safetensors writes several in an order that changes from call to call.
+    metadata = {FORMAT: canonical(header).decode()}
     ordered = {name: arrays[name].detach().cpu().contiguous() for name in sorted(arrays)}
     return bytes(save(ordered, metadata))
 
@@ -68,10 +69,17 @@ def _read_header(block: bytes, what: str) -> dict[str, Any]:
         raise BadMessage(f"{what}: the header claims {length} bytes")
     try:
         metadata = json.loads(block[8 : 8 + length])["__metadata__"]
-        found, header = metadata["format"], json.loads(metadata["header"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        found, header = next(iter(metadata)), json.loads(next(iter(metadata.values())))
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        StopIteration,
+        RecursionError,
+    ) as error:
         raise BadMessage(f"{what}: the header is damaged") from error
-    if found != FORMAT:
+    if found != FORMAT or len(metadata) != 1:
         raise BadMessage(f"{what}: format {found!r}; this version reads {FORMAT!r}")
     if not isinstance(header, dict):
         raise BadMessage(f"{what}: the header is not a JSON object")
