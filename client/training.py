@@ -46,6 +46,8 @@ class TrainingConfig:
         optimizer: Adam is restarted every round, so a hospital keeps no state between rounds.
         beta1: Adam's decay of the first moment.
         beta2: Adam's decay of the second moment.
+        damping: Added to Adam's denominator. Far above the usual 1e-8, because an Adam that is
+            restarted every round would blow gradients that are nearly zero up to full steps.
         momentum: SGD's momentum.
         micro_batch: Units whose gradients are in memory at once.
     """
@@ -54,6 +56,7 @@ class TrainingConfig:
     optimizer: Optimizer = Optimizer.ADAM
     beta1: float = 0.9
     beta2: float = 0.99
+    damping: float = 1e-3
     momentum: float = 0.0
     micro_batch: int = 64
 
@@ -63,6 +66,8 @@ class TrainingConfig:
         for name in ("beta1", "beta2", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
+        if not 0 < self.damping < float("inf"):
+            raise ValueError(f"damping is {self.damping}; it must be greater than 0")
         if self.micro_batch < 1:
             raise ValueError(f"micro_batch is {self.micro_batch}; it must be 1 or more")
 
@@ -70,7 +75,9 @@ class TrainingConfig:
         """A fresh optimizer over ``parameters``."""
         if self.optimizer is Optimizer.ADAM:
             betas = (self.beta1, self.beta2)
-            return torch.optim.Adam(parameters, lr=self.learning_rate, betas=betas)
+            return torch.optim.Adam(
+                parameters, lr=self.learning_rate, betas=betas, eps=self.damping
+            )
         return torch.optim.SGD(parameters, lr=self.learning_rate, momentum=self.momentum)
 
 
