@@ -7,7 +7,7 @@ own starting values before it trains. Knows nothing of records or privacy.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -20,13 +20,24 @@ from wardround.privacy.signing import canonical
 
 
 class Workbench:
-    """Holds the last workload made; asks for the same one cost nothing."""
+    """Holds the last workload made; asking for the same one again costs nothing.
+
+    A context manager: on exit the base is without an adapter again, as others expect to find it.
+    """
 
     def __init__(self, engine: str = "auto", device: str = "cpu") -> None:
         self._engine = engine
         self._device = device
         self._key = b""
         self._workload: Workload | None = None
+
+    def __enter__(self) -> Self:
+        """The workbench itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the adapter off."""
+        self.clear()
 
     def base(self, name: str, revision: str = "", sha256: str = "") -> Base:
         """The frozen base; refused when its hash is not ``sha256``."""

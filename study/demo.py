@@ -43,8 +43,8 @@ class DemoResult:
 def run_demo(console: Console, runs: Path, seed: int) -> DemoResult:
     """Run the embedded study with privacy and without."""
     started = time.monotonic()
-    workbench = Workbench()
-    with as_file(files("wardround.study") / "embedded" / "medical-editing") as folder:
+    embedded = files("wardround.study") / "embedded" / "medical-editing"
+    with Workbench() as workbench, as_file(embedded) as folder:
         study = Study.read(folder / "study.toml")
         study = replace(study, study=replace(study.study, seed=seed))
         outcomes = []

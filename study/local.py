@@ -39,13 +39,13 @@ def run_study(
     if engine not in ENGINES:
         raise BadInput(f"--engine is {engine!r}; expected one of {', '.join(ENGINES)}")
     study = Study.read(study_path)
-    workbench = Workbench()
-    if resume is not None:
-        folder = RunFolder.open(resume)
-        require_same_study(study, folder)
-    else:
-        folder = begin(study, runs, data, workbench)
-    return execute_with_progress(console, folder, workbench, study.study.name, engine)
+    with Workbench() as workbench:
+        if resume is not None:
+            folder = RunFolder.open(resume)
+            require_same_study(study, folder)
+        else:
+            folder = begin(study, runs, data, workbench)
+        return execute_with_progress(console, folder, workbench, study.study.name, engine)
 
 
 def begin(study: Study, runs: Path, data: Path | None, workbench: Workbench) -> RunFolder:

@@ -1,0 +1,1 @@
+"""Benchmarks: plain functions that measure and return dictionaries; the CLI prints them."""
