@@ -17,7 +17,8 @@ from typing import Any
 from wardround.client.hospital import Hospital, group_by_unit, share
 from wardround.client.tasks.base import Record
 from wardround.client.tasks.registry import find_task
-from wardround.client.training import OnStep, TrainingConfig, train_round
+from wardround.client.trainable import check_arrays
+from wardround.client.training import OnStep, TrainingConfig, Workload, train_round
 from wardround.client.workbench import Workbench
 from wardround.privacy.accountant import accountant_name, epsilon
 from wardround.privacy.envelope import open_bytes, parse_document, seal_bytes
@@ -133,12 +134,14 @@ class Custodian:
         started = time.perf_counter()
         dataset, unit = self.policy.data.name, plan.privacy.unit
         spent = self._ledger.spent(dataset, unit)
-        self.policy.decide(plan, spent).enforce()
+        charged = self._ledger.charged(plan.run, plan.round)
+        self.policy.decide(plan, spent, charged).enforce()
         training = _training_config(plan)
         if sha256(arrays_block) != plan.arrays_sha256:
             raise BadMessage("the arrays are not those the plan names")
         _, arrays = decode(arrays_block, "arrays")
         workload = self._prepare(plan)
+        check_arrays(arrays, workload.trainable.shapes)
         units = self.units(plan)
         reservation = self._ledger.reserve(
             Charge(plan.study, plan.run, plan.round, plan.sha256, dataset, unit, plan.privacy.event)
@@ -166,7 +169,7 @@ class Custodian:
             raise PolicyRefused(f"the plan is for hospital {plan.hospital!r}")
         return plan
 
-    def _prepare(self, plan: RoundPlan) -> Any:
+    def _prepare(self, plan: RoundPlan) -> Workload:
         return self._around.workbench.prepare(
             plan.base, plan.base_sha256, plan.adapter, plan.task, plan.task_config
         )

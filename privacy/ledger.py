@@ -130,6 +130,12 @@ class Ledger:
             self._journal.require_usable()
             return from_counts(self._spent.get(account, {}))
 
+    def charged(self, run: str, round_number: int) -> bool:
+        """Whether this round was charged, answered or not."""
+        with self._lock:
+            self._journal.require_usable()
+            return (run, round_number) in self._charges
+
     def stored_reply(self, run: str, round_number: int, plan_sha256: str) -> bytes | None:
         """The reply already made for this request, or None.
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wardround.privacy.accountant import epsilon
 from wardround.privacy.errors import BudgetExceeded, PolicyRefused
-from wardround.privacy.events import Event, compose
+from wardround.privacy.events import NOTHING, Event, compose
 from wardround.privacy.plan import Mode, RoundPlan
 from wardround.privacy.tables import from_table, read_toml, refuse_unknown
 from wardround.privacy.units import Unit
@@ -148,14 +148,19 @@ class Policy:
         self,
         plan: RoundPlan,
         spent: Event,
+        charged: bool = False,
         account: Callable[[Event, float], float] = epsilon,
     ) -> Decision:
-        """Whether ``plan`` may run on ``declared_units`` units that have ``spent`` so far."""
+        """Whether ``plan`` may run on a data set that has ``spent`` this much so far.
+
+        ``charged`` says that ``spent`` holds this very round already, so it costs nothing more.
+        """
         reasons = list(self._objections(plan))
         after = 0.0
         over = False
         if plan.privacy.mode is not Mode.NONE:
-            after = account(compose(spent, plan.privacy.event), self.budget.delta)
+            cost = NOTHING if charged else plan.privacy.event
+            after = account(compose(spent, cost), self.budget.delta)
             over = after > self.budget.epsilon
             if over:
                 reasons.append(
