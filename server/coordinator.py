@@ -133,10 +133,10 @@ class Coordinator:
     def _enrol(self, grid: Grid) -> None:
         """Ask every node who it is; only enrolled hospitals with a valid signature take part."""
         for node, header, _ in self._ask(grid, dict.fromkeys(grid.get_node_ids())):
-            if header.get("kind") == "declaration":
+            units = header.get("declared_units")
+            if header.get("kind") == "declaration" and isinstance(units, int) and units >= 1:
                 name = str(header["hospital"])
-                self._nodes[name] = node
-                self._declared[name] = int(header["declared_units"])
+                self._nodes[name], self._declared[name] = node, units
         if not self._nodes:
             raise RoundFailed("no enrolled hospital answered; the study did not start")
 
@@ -211,11 +211,14 @@ class Coordinator:
             return HospitalAnswer(plan.hospital, reason=reason, bytes_up=size)
         if header.get("kind") != "update" or header.get("plan_sha256") != plan.sha256:
             return HospitalAnswer(plan.hospital, reason="answers another plan", bytes_up=size)
+        report = header.get("report")
+        if not isinstance(report, dict):
+            return HospitalAnswer(plan.hospital, reason="sent no report", bytes_up=size)
         fault = _fault(arrays, expected)
         if fault:
             return HospitalAnswer(plan.hospital, reason=fault, bytes_up=size)
         aggregation.add(arrays)
-        return HospitalAnswer(plan.hospital, report=dict(header["report"]), bytes_up=size)
+        return HospitalAnswer(plan.hospital, report=report, bytes_up=size)
 
     def _ask(
         self, grid: Grid, requests: Mapping[int, tuple[RoundPlan, bytes] | None]

@@ -1,0 +1,328 @@
+"""The coordinator's loop against hospitals that misbehave in every way a relay can carry."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from wardround.privacy.envelope import open_bytes, parse_document, seal_bytes
+from wardround.privacy.errors import UntrustedPeer
+from wardround.privacy.plan import PrivacyPlan, RoundPlan, plan_from_json
+from wardround.privacy.signing import SigningKey
+from wardround.privacy.units import Unit
+from wardround.server.book import HospitalAnswer, ReportBook, RoundRecord, read_book
+from wardround.server.coordinator import Agenda, Coordinator, Desk, Observer, RoundFailed
+from wardround.strategies.checkpoint import Checkpoint, load_checkpoint
+from wardround.strategies.codec import decode, encode
+from wardround.strategies.fedavg import FedAvg
+from wardround.strategies.wire import read_request, reply_content
+from wardround.study.engines.in_process import InProcessGrid
+
+START = {"a": torch.zeros(2, 3), "b": torch.zeros(4)}
+Answer = Callable[["Fake", RoundPlan], bytes]
+
+
+@dataclass
+class Fake:
+    """A hospital made of its answers: it adds ``step`` to every array."""
+
+    name: str
+    step: float
+    coordinator: str = ""
+    key: SigningKey = field(default_factory=SigningKey.generate)
+    answer: Answer | None = None
+    asked: list[RoundPlan] = field(default_factory=list)
+
+    def seal(self, header: dict[str, Any], arrays: dict[str, torch.Tensor]) -> bytes:
+        """A reply as a custodian signs it."""
+        whole = {"hospital": self.name, "key": self.key.public, **header}
+        return seal_bytes(encode(whole, arrays), self.key, "reply")
+
+    def update(self, plan: RoundPlan, **changes: Any) -> bytes:
+        """An honest update, with some header fields changed."""
+        header = {
+            "kind": "update",
+            "run": plan.run,
+            "round": plan.round,
+            "plan_sha256": plan.sha256,
+            "report": {"epsilon_study": 0.5, "delta": 1e-5},
+            **changes,
+        }
+        return self.seal(header, {n: torch.full_like(a, self.step) for n, a in START.items()})
+
+    def declare(self) -> bytes:
+        """A declaration of 50 units."""
+        return self.seal({"kind": "declaration", "declared_units": 50}, {})
+
+    def train(self, sealed: bytes, block: bytes) -> bytes:
+        """Verify the plan, then answer as told."""
+        payload = open_bytes(sealed, self.coordinator, "plan")
+        plan = plan_from_json(parse_document(payload, "plan"))
+        decode(block, "arrays")
+        self.asked.append(plan)
+        return self.answer(self, plan) if self.answer else self.update(plan)
+
+
+class Seen(Observer):
+    """Remembers the answers."""
+
+    def __init__(self) -> None:
+        self.answers: list[HospitalAnswer] = []
+
+    def on_answer(self, round_number: int, answer: HospitalAnswer) -> None:
+        self.answers.append(answer)
+
+
+def relay(fakes: dict[str, Fake]) -> ClientApp:
+    """A ClientApp for these hospitals."""
+    app = ClientApp()
+
+    @app.query("declare")
+    def declare(message: Message, context: Context) -> Message:
+        fake = fakes[str(context.node_config["hospital"])]
+        return Message(reply_content(fake.declare()), reply_to=message)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        fake = fakes[str(context.node_config["hospital"])]
+        return Message(reply_content(fake.train(*read_request(message.content))), reply_to=message)
+
+    return app
+
+
+@dataclass
+class Consortium:
+    """Three hospitals that add 1, 2 and 6, and a coordinator."""
+
+    folder: Path
+    rounds: int = 1
+    key: SigningKey = field(default_factory=SigningKey.generate)
+    seen: Seen = field(default_factory=Seen)
+
+    def __post_init__(self) -> None:
+        steps = {"east": 1.0, "north": 2.0, "west": 6.0}
+        self.fakes = {n: Fake(n, s, self.key.public) for n, s in steps.items()}
+        self.members = {name: fake.key.public for name, fake in self.fakes.items()}
+
+    def run(self, start: Checkpoint | None = None, **desk: Any) -> Checkpoint:
+        """Run the rounds over an in-process grid."""
+        agenda = Agenda(
+            study="s",
+            run="run",
+            rounds=self.rounds,
+            task="t",
+            base="b",
+            base_sha256="0" * 64,
+            privacy=lambda units: PrivacyPlan(Unit.RECORD, 1.0, 1.0, 0.1, 2, 0.1 * units),
+            adapter={},
+            training={},
+            task_config={},
+        )
+        table = Desk(self.folder, self.key, self.members, FedAvg(), observer=self.seen, **desk)
+        grid = InProcessGrid(relay(self.fakes), dict(enumerate(self.fakes, 100)))
+        return Coordinator(agenda, table).run(grid, start or Checkpoint(0, START, {}))
+
+
+@pytest.fixture
+def consortium(tmp_path: Path) -> Consortium:
+    return Consortium(tmp_path)
+
+
+def test_the_mean_of_all_and_what_is_kept(consortium: Consortium) -> None:
+    consortium.rounds = 2
+    final = consortium.run(evaluate=lambda number, arrays: {"sum": float(arrays["b"].sum())})
+    assert torch.equal(final.arrays["a"], torch.full((2, 3), 6.0))  # 2 rounds of (1 + 2 + 6) / 3
+    assert torch.equal(
+        load_checkpoint(consortium.folder / "checkpoint").arrays["b"], final.arrays["b"]
+    )
+    records = read_book(consortium.folder / "rounds")
+    assert [record.round for record in records] == [1, 2]
+    assert records[1].metrics == {"sum": 24.0}
+    assert records[0].bytes_up > 0
+    plans = consortium.fakes["east"].asked
+    assert [plan.round for plan in plans] == [1, 2]
+    assert plans[0].privacy.expected_units == 5.0
+    assert plans[0].arrays_sha256 != plans[1].arrays_sha256
+
+
+def test_the_same_request_makes_the_same_plan(consortium: Consortium) -> None:
+    """So that a hospital that trained already answers from its store after a restart."""
+    consortium.run()
+    consortium.run()
+    first, second = consortium.fakes["east"].asked
+    assert first.sha256 == second.sha256
+
+
+def test_goes_on_from_a_checkpoint(consortium: Consortium) -> None:
+    consortium.rounds = 3
+    start = Checkpoint(2, {n: a + 10 for n, a in START.items()}, {})
+    final = consortium.run(start)
+    assert [plan.round for plan in consortium.fakes["east"].asked] == [3]
+    assert torch.equal(final.arrays["b"], torch.full((4,), 13.0))
+
+
+def bad_shape(fake: Fake, plan: RoundPlan) -> bytes:
+    header = {"kind": "update", "plan_sha256": plan.sha256, "report": {}}
+    return fake.seal(header, {"a": torch.ones(3, 3), "b": torch.ones(4)})
+
+
+def not_finite(fake: Fake, plan: RoundPlan) -> bytes:
+    header = {"kind": "update", "plan_sha256": plan.sha256, "report": {}}
+    return fake.seal(header, {"a": torch.ones(2, 3), "b": torch.full((4,), float("nan"))})
+
+
+def missing_array(fake: Fake, plan: RoundPlan) -> bytes:
+    header = {"kind": "update", "plan_sha256": plan.sha256, "report": {}}
+    return fake.seal(header, {"a": torch.ones(2, 3)})
+
+
+def other_plan(fake: Fake, plan: RoundPlan) -> bytes:
+    return fake.update(replace(plan, round=plan.round, run="other"))
+
+
+def refusal(fake: Fake, plan: RoundPlan) -> bytes:
+    return fake.seal({"kind": "refusal", "error": "BudgetExceeded", "reason": "no more"}, {})
+
+
+def foreign_key(fake: Fake, plan: RoundPlan) -> bytes:
+    return Fake(fake.name, fake.step).update(plan)
+
+
+def stranger(fake: Fake, plan: RoundPlan) -> bytes:
+    return Fake("south", fake.step).update(plan)
+
+
+def garbage(fake: Fake, plan: RoundPlan) -> bytes:
+    return b"\x00" * 300
+
+
+def too_short(fake: Fake, plan: RoundPlan) -> bytes:
+    return b"x"
+
+
+def raises(fake: Fake, plan: RoundPlan) -> bytes:
+    raise RuntimeError("the custodian is gone")
+
+
+def no_report(fake: Fake, plan: RoundPlan) -> bytes:
+    return fake.update(plan, report=None)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (bad_shape, r"'a' has shape \(3, 3\)"),
+        (not_finite, "not finite"),
+        (missing_array, "'b' is missing"),
+        (other_plan, "another plan"),
+        (refusal, "BudgetExceeded: no more"),
+        (foreign_key, "no valid answer"),
+        (stranger, "no valid answer"),
+        (garbage, "no valid answer"),
+        (too_short, "no valid answer"),
+        (raises, "no valid answer"),
+        (no_report, "sent no report"),
+    ],
+)
+def test_one_bad_answer_does_not_stop_the_others(
+    consortium: Consortium, answer: Answer, reason: str
+) -> None:
+    consortium.fakes["west"].answer = answer
+    final = consortium.run()
+    assert torch.equal(final.arrays["b"], torch.full((4,), 1.5))  # the mean of 1 and 2
+    (record,) = read_book(consortium.folder / "rounds")
+    (west,) = (a for a in record.answers if a.hospital == "west")
+    assert west.report is None
+    assert re.search(reason, west.reason), west.reason
+
+
+def test_no_usable_update_fails_the_round(consortium: Consortium) -> None:
+    for fake in consortium.fakes.values():
+        fake.answer = refusal
+    with pytest.raises(RoundFailed, match=r"round 1: no usable update \(.*east: BudgetExceeded"):
+        consortium.run()
+    assert not (consortium.folder / "checkpoint").exists()
+
+
+def test_a_hospital_that_answers_for_another_is_not_counted_twice(consortium: Consortium) -> None:
+    west, north = consortium.fakes["west"], consortium.fakes["north"]
+    replayed: list[bytes] = []
+
+    def keep(fake: Fake, plan: RoundPlan) -> bytes:
+        replayed.append(fake.update(plan))
+        return replayed[0]
+
+    north.answer = keep
+    west.answer = lambda fake, plan: replayed[0]
+    final = consortium.run()
+    assert torch.equal(final.arrays["b"], torch.full((4,), 1.5))
+
+
+@pytest.mark.parametrize("units", [0, -1, "50", None])
+def test_a_broken_declaration_leaves_its_hospital_out(
+    consortium: Consortium, monkeypatch: pytest.MonkeyPatch, units: object
+) -> None:
+    west = consortium.fakes["west"]
+    header = {"kind": "declaration", "declared_units": units}
+    monkeypatch.setattr(west, "declare", lambda: west.seal(header, {}))
+    final = consortium.run()
+    assert torch.equal(final.arrays["b"], torch.full((4,), 1.5))
+    assert not west.asked
+
+
+def test_nobody_enrolled_means_no_study(consortium: Consortium) -> None:
+    consortium.members = {}
+    with pytest.raises(RoundFailed, match="no enrolled hospital"):
+        consortium.run()
+
+
+def test_a_slow_hospital_is_left_behind(consortium: Consortium) -> None:
+    class Slow(InProcessGrid):
+        """Never delivers what is meant for the hospital at node 102."""
+
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            train = {
+                i
+                for i, m in self._queue.items()
+                if m.metadata.dst_node_id == 102 and m.metadata.message_type == "train"
+            }
+            return super().pull_messages([i for i in message_ids if i not in train])
+
+    clock = iter(float(i) for i in range(10_000))
+    waited: list[float] = []
+    grid = Slow(relay(consortium.fakes), dict(enumerate(consortium.fakes, 100)))
+    agenda = Agenda(
+        "s", "run", 1, "t", "b", "0" * 64,
+        lambda units: PrivacyPlan(Unit.RECORD, 1.0, 1.0, 0.1, 2, 5.0), {}, {}, {},
+    )  # fmt: skip
+    desk = Desk(
+        consortium.folder,
+        consortium.key,
+        consortium.members,
+        FedAvg(),
+        timeout_s=50.0,
+        clock=lambda: next(clock),
+        sleep=waited.append,
+    )
+    final = Coordinator(agenda, desk).run(grid, Checkpoint(0, START, {}))
+    assert torch.equal(final.arrays["b"], torch.full((4,), 1.5))
+    assert waited
+
+
+def test_a_changed_round_record_is_noticed(tmp_path: Path) -> None:
+    book = ReportBook(tmp_path, SigningKey.generate())
+    book.write(RoundRecord("s", "r", 1, 1, (HospitalAnswer("east", reason="x"),)))
+    path = tmp_path / "0001.json"
+    assert read_book(tmp_path)[0].answers[0].reason == "x"
+    path.write_text(path.read_text(encoding="utf-8").replace('"x"', '"y"'), encoding="utf-8")
+    with pytest.raises(UntrustedPeer, match=r"0001\.json"):
+        read_book(tmp_path)
