@@ -81,7 +81,8 @@ class _Watch(TorchDispatchMode):
 
 def _storage(tensor: Tensor) -> int:
     """Identity of the memory behind a tensor."""
-    return tensor.untyped_storage()._cdata
+    identity: int = tensor.untyped_storage()._cdata
+    return identity
 
 
 def _products(packet: Any, args: Any) -> int:
@@ -92,5 +93,6 @@ def _products(packet: Any, args: Any) -> int:
         left, right = args[1], args[2]
     else:
         return 0
-    columns = 1 if right.dim() == 1 else right.shape[-1]
-    return int(2 * left.numel() * columns)
+    columns: int = 1 if right.dim() == 1 else right.shape[-1]
+    flops: int = 2 * left.numel() * columns
+    return flops

@@ -132,8 +132,8 @@ def _take_turns(
     }
     order = list(steps)
     for turn in range(-2, repeats):
+        gc.collect()
         for who in order:
-            gc.collect()
             _wait(device)
             wall, processor = time.perf_counter(), time.process_time()
             steps[who]()

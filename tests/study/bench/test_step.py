@@ -58,6 +58,7 @@ def test_twins_share_the_base_and_nothing_else() -> None:
     torch.testing.assert_close(twin.losses(), subject.losses())
 
 
+@pytest.mark.slow
 def test_all_contenders_run_and_report(monkeypatch: pytest.MonkeyPatch) -> None:
     small = replace(SHAPES["embedded-demo"], rows=6, tokens=8)
     monkeypatch.setitem(SHAPES, "small", small)
