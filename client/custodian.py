@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from wardround.client.hospital import Hospital, group_by_unit, share
@@ -109,6 +109,7 @@ class Custodian:
         try:
             plan = self._open_plan(sealed_plan)
             round_number = plan.round
+            self._ledger.require_contains(plan.ledger_head)
             stored = self._ledger.stored_reply(plan.run, plan.round, plan.sha256)
             if stored is not None:
                 return stored
@@ -209,6 +210,7 @@ class Custodian:
             "private": privacy.mode is not Mode.NONE,
             "dataset": name,
             "provenance": self.policy.data.provenance.value,
+            "ledger_head": asdict(self._ledger.head),
         }
 
     def _reply_update(self, plan: RoundPlan, change: Noised, report: dict[str, Any]) -> bytes:

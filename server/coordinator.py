@@ -7,9 +7,10 @@ are named arrays, and evaluation is a function somebody else provides.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from torch import Tensor
 
+from wardround.privacy.chain import LedgerHead
 from wardround.privacy.envelope import open_bytes, seal_bytes
 from wardround.privacy.errors import BadMessage, UntrustedPeer, WardroundError
 from wardround.privacy.plan import PrivacyPlan, RoundPlan
@@ -27,6 +29,8 @@ from wardround.strategies.base import Aggregation, Strategy
 from wardround.strategies.checkpoint import Checkpoint, save_checkpoint
 from wardround.strategies.codec import decode, encode
 from wardround.strategies.wire import DECLARE, TRAIN, read_reply, request_content
+
+log = logging.getLogger("wardround.coordinator")
 
 Arrays = Mapping[str, Tensor]
 Metrics = Mapping[str, float]
@@ -116,6 +120,7 @@ class Coordinator:
         self._book = ReportBook(desk.folder / "rounds", desk.key)
         self._nodes: dict[str, int] = {}
         self._declared: dict[str, int] = {}
+        self._heads: dict[str, LedgerHead] = {}
 
     def run(self, grid: Grid, start: Checkpoint) -> Checkpoint:
         """Rounds ``start.round + 1`` to the last; returns the final checkpoint.
@@ -123,6 +128,9 @@ class Coordinator:
         Raises:
             RoundFailed: A round brought no usable update. What was reached is on disk.
         """
+        self._heads = {
+            name: LedgerHead(**head) for name, head in start.state.get("heads", {}).items()
+        }
         self._enrol(grid)
         self._desk.observer.on_start(start.round + 1, self._agenda.rounds, self._nodes)
         current = start
@@ -170,7 +178,9 @@ class Coordinator:
             bytes_down=len(block) * len(plans),
             seconds=desk.clock() - started,
         )
-        checkpoint = Checkpoint(number, after, {"run": self._agenda.run})
+        self._heads |= _heads(usable)
+        heads = {name: asdict(head) for name, head in self._heads.items()}
+        checkpoint = Checkpoint(number, after, {"run": self._agenda.run, "heads": heads})
         self._book.write(record)
         save_checkpoint(desk.folder / "checkpoint", checkpoint)
         desk.observer.on_round(record)
@@ -191,6 +201,7 @@ class Coordinator:
             base_sha256=agenda.base_sha256,
             arrays_sha256=arrays_sha256,
             privacy=agenda.privacy(self._declared[hospital]),
+            ledger_head=self._heads.get(hospital),
             adapter=agenda.adapter,
             training=agenda.training,
             task_config=agenda.task_config,
@@ -261,6 +272,22 @@ class Coordinator:
             self._book.note(str(error))
             return None
         return header | {"bytes": len(sealed)}, arrays
+
+
+def _heads(answers: Iterable[HospitalAnswer]) -> dict[str, LedgerHead]:
+    """Where each hospital's ledger stood when it answered; signed into its next plan.
+
+    A hospital restored from an old copy then finds a plan that knows more than its ledger.
+    """
+    heads = {}
+    for answer in answers:
+        claimed = (answer.report or {}).get("ledger_head")
+        if isinstance(claimed, dict):
+            try:
+                heads[answer.hospital] = LedgerHead(**claimed)
+            except (TypeError, ValueError) as error:
+                log.warning("hospital=%s sent an unusable ledger head: %s", answer.hospital, error)
+    return heads
 
 
 def _fault(arrays: Arrays, expected: Arrays) -> str:

@@ -22,6 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+ledger_app = typer.Typer(help="Look into a hospital's ledger; nothing in it is changed.")
+app.add_typer(ledger_app, name="ledger", no_args_is_help=True)
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds all runs.")]
 
@@ -117,6 +120,51 @@ def strategies(as_json: AsJson = False) -> None:
         for entry in list_strategies()
     ]
     _print_rows("strategies", rows, as_json)
+
+
+LedgerFolder = Annotated[Path, typer.Argument(help="The ledger's folder.")]
+
+
+@ledger_app.command(epilog="Example: [bold]wardround ledger show RUN/hospitals/north/ledger[/bold]")
+def show(folder: LedgerFolder, as_json: AsJson = False) -> None:
+    """Say what each data set has been charged, over all studies."""
+    from wardround.study.ledgers import ledger_document, show_ledger
+
+    document = ledger_document(folder)
+    if as_json:
+        _print_json(document)
+    else:
+        show_ledger(Console(), document)
+
+
+@ledger_app.command(
+    epilog="Example: [bold]wardround ledger verify RUN/hospitals/north/ledger --key 3f9c…[/bold]"
+)
+def verify(
+    folder: LedgerFolder,
+    key: Annotated[str | None, typer.Option(help="The hospital's public key, if known.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check every entry, signature and stored reply; exit code 3 says what is wrong."""
+    from wardround.privacy.ledger_view import check_ledger
+
+    summary = check_ledger(folder, key)
+    if as_json:
+        _print_json({"verified": True, **summary.to_json()})
+    else:
+        print(f"{summary.entries} entries verified, signed by {summary.public_key}")
+        for note in summary.notes:
+            print(note)
+
+
+@ledger_app.command(
+    epilog="Example: [bold]wardround ledger export RUN/hospitals/north/ledger > north.json[/bold]"
+)
+def export(folder: LedgerFolder) -> None:
+    """Print the whole chain as one JSON document that others can verify."""
+    from wardround.privacy.ledger_view import export_ledger
+
+    _print_json(export_ledger(folder))
 
 
 def _console(as_json: bool) -> Console:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from wardround.client import custodian as module
 from wardround.client.custodian import Custodian
 from wardround.privacy.accountant import epsilon
+from wardround.privacy.chain import LedgerHead
 from wardround.privacy.envelope import open_bytes
 from wardround.privacy.errors import BadInput, LedgerError
 from wardround.privacy.events import Gaussian, PoissonSampled, Repeated
@@ -176,6 +178,27 @@ def test_the_budget_spans_studies(setting: Any, custodian: Custodian) -> None:
     assert header["error"] == "BudgetExceeded"
     assert "round 1 would bring it to" in header["reason"]
     opened.close()
+
+
+@pytest.mark.fault
+def test_a_ledger_restored_from_an_old_copy_is_noticed(setting: Any, custodian: Custodian) -> None:
+    """The plan carries the head the coordinator last saw; the old copy does not contain it."""
+    setting.ask(custodian)
+    custodian.close()
+    copy = setting.hospital.folder / "copy"
+    shutil.copytree(setting.hospital.ledger, copy)
+    opened = setting.open()
+    header, _ = setting.ask(opened, round=2)
+    opened.close()
+    head = LedgerHead(**header["report"]["ledger_head"])
+    shutil.rmtree(setting.hospital.ledger)
+    copy.rename(setting.hospital.ledger)
+    restored = setting.open()
+    header, arrays = setting.ask(restored, round=3, ledger_head=head)
+    assert header["kind"] == "refusal"
+    assert "rolled back or restored from an old copy" in header["reason"]
+    assert not arrays
+    restored.close()
 
 
 def test_one_process_holds_the_ledger(setting: Any, custodian: Custodian) -> None:

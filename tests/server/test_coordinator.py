@@ -13,6 +13,7 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from wardround.privacy.chain import LedgerHead
 from wardround.privacy.envelope import open_bytes, parse_document, seal_bytes
 from wardround.privacy.errors import UntrustedPeer
 from wardround.privacy.plan import PrivacyPlan, RoundPlan, plan_from_json
@@ -167,6 +168,24 @@ def test_goes_on_from_a_checkpoint(consortium: Consortium) -> None:
     final = consortium.run(start)
     assert [plan.round for plan in consortium.fakes["east"].asked] == [3]
     assert torch.equal(final.arrays["b"], torch.full((4,), 13.0))
+
+
+def test_each_plan_carries_the_ledger_head_last_seen(consortium: Consortium) -> None:
+    head = {"seq": 3, "sha256": "a" * 64}
+    consortium.fakes["east"].answer = lambda fake, plan: fake.update(
+        plan, report={"epsilon_study": 0.5, "ledger_head": head}
+    )
+    consortium.fakes["west"].answer = lambda fake, plan: fake.update(
+        plan, report={"epsilon_study": 0.5, "ledger_head": {"seq": "x"}}
+    )
+    consortium.rounds = 2
+    consortium.run()
+    start = load_checkpoint(consortium.folder / "checkpoint")
+    consortium.rounds = 3
+    consortium.run(start)
+    heads = [plan.ledger_head for plan in consortium.fakes["east"].asked]
+    assert heads == [None, LedgerHead(3, "a" * 64), LedgerHead(3, "a" * 64)]
+    assert consortium.fakes["west"].asked[-1].ledger_head is None
 
 
 def bad_shape(fake: Fake, plan: RoundPlan) -> bytes:
