@@ -1,48 +1,138 @@
 """The accountant: epsilon from a list of events, by privacy-loss distributions (PLD).
 
 What is reported is always composed from events and never added up from epsilons. An event the
-accountant cannot interpret raises; nothing is rounded down.
-Source: Koskela et al. (2020), Doroshenko et al. (2022) through google's ``dp_accounting``.
+accountant cannot interpret raises; nothing is rounded down. Prediction and spending go through the
+same function over the same multiset of events, so they agree to the last bit.
+Sources: as in ``privacy.loss``; ``privacy.second_opinion`` asks other people's accountants.
 """
 
 from __future__ import annotations
 
 import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from importlib.metadata import version
-from typing import Any
 
 from wardround.privacy.events import (
     Event,
     Gaussian,
     PoissonSampled,
+    Primitive,
+    RandomisedResponse,
     Repeated,
-    is_protected,
+    Unprotected,
+    compose,
     primitive_counts,
 )
+from wardround.privacy.loss import Loss, LossPmf, gaussian_loss, response_loss
 
 REPORT_GRID = 1e-4
 SEARCH_GRID = 1e-3
+DIGITS = 4  # of a calibrated noise multiplier
+LEAST_MULTIPLIER = 0.1  # less is never calibrated to
+MOST_EPSILON = 100.0  # a larger target protects nobody
+
+_EXACT_KINDS = 8  # up to so many kinds of event, the same multiset gives the same bits
+_KEPT_SUMS = 6
 
 
-def accountant_name() -> str:
+def accountant_name(grid: float = REPORT_GRID) -> str:
     """Name and version of what computes epsilon, for reports."""
-    return f"PLD, dp-accounting {version('dp-accounting')}, grid {REPORT_GRID:g}"
+    return f"PLD by connect-the-dots, wardround {version('wardround')}, grid {grid:g}"
 
 
-def epsilon(event: Event, delta: float) -> float:
+def epsilon(event: Event, delta: float, records: int = 1) -> float:
     """The smallest epsilon such that ``event`` is (epsilon, delta)-DP, add/remove one unit.
 
     Infinite where data was used unprotected.
 
+    Args:
+        event: What was, or would be, done to the data.
+        delta: Chance that is left outside the bound, in (0, 1).
+        records: For a person whose data are that many units: the figure for adding or removing
+            all of them.
+
     Raises:
-        ValueError: ``delta`` outside (0, 1).
+        ValueError: ``delta`` or ``records`` out of range.
     """
-    if not 0 < delta < 1:
-        raise ValueError(f"delta is {delta}; it must lie strictly between 0 and 1")
-    if not is_protected(event):
-        return math.inf
-    return _epsilon(frozenset(primitive_counts(event).items()), delta, REPORT_GRID)
+    grid = REPORT_GRID if records == 1 else SEARCH_GRID
+    return _accountant(grid, records).epsilon(event, delta)
+
+
+class Accountant:
+    """Epsilon of growing lists of events; keeps what it composed, so the next question is quick.
+
+    Safe to share between threads. Up to eight kinds of event the answer depends on the multiset of
+    events alone, to the last bit; beyond that it also depends, by less than 1e-6, on what was
+    composed before, because only the difference is composed.
+    """
+
+    def __init__(self, grid: float = REPORT_GRID, records: int = 1) -> None:
+        """An accountant on this grid, for a person with ``records`` units."""
+        if records < 1:
+            raise ValueError(f"records is {records}; it must be 1 or more")
+        self._grid = grid
+        self._records = records
+        self._lock = threading.Lock()
+        self._names: dict[Primitive, int] = {}
+        self._sums: OrderedDict[frozenset[tuple[int, int]], Loss] = OrderedDict()
+
+    def epsilon(self, event: Event, delta: float) -> float:
+        """As the function ``epsilon``; can be handed to ``Policy.decide``."""
+        if not 0 < delta < 1:
+            raise ValueError(f"delta is {delta}; it must lie strictly between 0 and 1")
+        loss = self.loss(event)
+        return math.inf if loss is None else loss.epsilon(delta)
+
+    def loss(self, event: Event) -> Loss | None:
+        """The privacy-loss distribution of ``event``; None where data was used unprotected."""
+        counts: dict[Primitive, int] = {}
+        for part, count in primitive_counts(event).items():
+            if isinstance(part, Unprotected):
+                return None
+            if isinstance(part, PoissonSampled) and part.sampling_rate == 1:
+                part = part.event
+            if not _tells_nothing(part):
+                counts[part] = counts.get(part, 0) + count
+        return self._sum(counts)
+
+    def _sum(self, counts: Mapping[Primitive, int]) -> Loss:
+        """All of ``counts`` composed, from the largest part of it that is known."""
+        with self._lock:
+            named = {self._names.setdefault(part, len(self._names)): part for part in counts}
+            key = frozenset((name, counts[part]) for name, part in named.items())
+            if key in self._sums:
+                self._sums.move_to_end(key)
+                return self._sums[key]
+            if len(counts) <= _EXACT_KINDS:
+                loss, missing = _nothing(self._grid), dict(counts)
+            else:
+                loss, missing = self._known_part(counts)
+            for part in sorted(missing, key=repr):
+                power = _power(part, missing[part], self._grid, self._records)
+                loss = power if _is_nothing(loss) else loss.compose(power)
+            self._sums[key] = loss
+            if len(self._sums) > _KEPT_SUMS:
+                self._sums.popitem(last=False)
+            return loss
+
+    def _known_part(self, counts: Mapping[Primitive, int]) -> tuple[Loss, dict[Primitive, int]]:
+        """The largest known sum inside ``counts``, and what it lacks."""
+        wanted = {self._names[part]: count for part, count in counts.items()}
+        best: frozenset[tuple[int, int]] = frozenset()
+        for key in self._sums:
+            inside = all(wanted.get(name, 0) >= count for name, count in key)
+            if inside and len(key) >= len(best):
+                best = key
+        known = dict(best)
+        missing = {
+            part: count - known.get(self._names[part], 0)
+            for part, count in counts.items()
+            if count > known.get(self._names[part], 0)
+        }
+        return self._sums.get(best, _nothing(self._grid)), missing
 
 
 def calibrate_noise_multiplier(
@@ -50,73 +140,144 @@ def calibrate_noise_multiplier(
 ) -> float:
     """The least noise multiplier (to 4 digits) that keeps ``steps`` steps within the target.
 
-    The answer is checked on the reporting grid, so the epsilon reported for the whole study never
-    exceeds the target.
-
     Raises:
         ValueError: The target or another argument is out of range.
     """
-    if not (target_epsilon > 0 and math.isfinite(target_epsilon)):
-        raise ValueError(f"epsilon is {target_epsilon}; it must be greater than 0")
+
+    def study(noise_multiplier: float) -> Event:
+        return Repeated(PoissonSampled(sampling_rate, Gaussian(noise_multiplier)), steps)
+
+    return calibrate(study, target_epsilon, delta)
+
+
+def calibrate(make_event: Callable[[float], Event], target_epsilon: float, delta: float) -> float:
+    """The least noise multiplier (to 4 digits) whose event stays within the target.
+
+    The answer is checked on the reporting grid, so the epsilon reported for the whole study never
+    exceeds the target.
+
+    Args:
+        make_event: The event of the whole study for one noise multiplier.
+        target_epsilon: The bound.
+        delta: What it is computed at.
+
+    Raises:
+        ValueError: The target is out of range or out of reach.
+    """
+    if not 0 < target_epsilon <= MOST_EPSILON:
+        raise ValueError(
+            f"epsilon is {target_epsilon}; it must be greater than 0 and at most {MOST_EPSILON:g}"
+        )
+
+    def fits(noise_multiplier: float, grid: float) -> bool:
+        event = make_event(noise_multiplier)
+        return _accountant(grid, 1).epsilon(event, delta) <= target_epsilon
+
     # From above: tiny multipliers make the loss distribution, and the time to compute it, huge.
     high = 16.0
-    while _planned(high, delta, sampling_rate, steps, SEARCH_GRID) > target_epsilon:
+    while not fits(high, SEARCH_GRID):
         high *= 4
         if high > 1e6:
             raise ValueError(f"epsilon {target_epsilon} is out of reach at delta {delta}")
     low = high / 2
-    while _planned(low, delta, sampling_rate, steps, SEARCH_GRID) <= target_epsilon:
+    while low > LEAST_MULTIPLIER and fits(low, SEARCH_GRID):
         low, high = low / 2, low
+    low = max(low, LEAST_MULTIPLIER)
     while high / low > 1 + 1e-4:
         middle = math.sqrt(low * high)
-        if _planned(middle, delta, sampling_rate, steps, SEARCH_GRID) > target_epsilon:
-            low = middle
-        else:
-            high = middle
-    multiplier = math.ceil(high * 1e4) / 1e4
-    while _planned(multiplier, delta, sampling_rate, steps, REPORT_GRID) > target_epsilon:
-        multiplier = math.ceil(multiplier * 1e4 + 1) / 1e4
-    return multiplier
+        low, high = (low, middle) if fits(middle, SEARCH_GRID) else (middle, high)
+    return _polish(high, lambda units: fits(units / 10**DIGITS, REPORT_GRID)) / 10**DIGITS
 
 
-def _planned(
-    noise_multiplier: float, delta: float, sampling_rate: float, steps: int, grid: float
-) -> float:
-    """Epsilon of a planned study of equal steps."""
-    event = Repeated(PoissonSampled(sampling_rate, Gaussian(noise_multiplier)), steps)
-    return _epsilon(frozenset(primitive_counts(event).items()), delta, grid)
+def _polish(guess: float, fits: Callable[[int], bool]) -> int:
+    """The least whole number of digits that fits, near what the coarse grid found."""
+    high, stride = math.ceil(guess * 10**DIGITS), 1
+    while not fits(high):
+        high += 1
+    least = round(LEAST_MULTIPLIER * 10**DIGITS) - 1
+    low = max(high - stride, least)
+    while low > least and fits(low):
+        stride *= 2
+        high, low = low, max(low - stride, least)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high
 
 
-@lru_cache(maxsize=4096)
-def _epsilon(counts: frozenset[tuple[Event, int]], delta: float, grid: float) -> float:
-    """Epsilon of a multiset of primitive events; order does not matter to composition."""
-    from dp_accounting import NeighboringRelation
-    from dp_accounting.pld import PLDAccountant
+def across_hospitals(events: Iterable[Event], delta: float, linkable: bool) -> float:
+    """Epsilon of one patient over several hospitals.
 
-    accountant = PLDAccountant(
-        NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=grid
-    )
-    spent = False
-    for event, count in sorted(counts, key=repr):
-        interpreted = _interpret(event)
-        if interpreted is not None and count:
-            accountant.compose(interpreted, count)
-            spent = True
-    return float(accountant.get_epsilon(delta)) if spent else 0.0
+    Args:
+        events: What each hospital did to its own data.
+        delta: What epsilon is computed at.
+        linkable: Whether one patient may have records at several of them. If so everything
+            composes; if not, each patient meets one hospital, and the worst of them counts
+            (parallel composition, McSherry 2009).
+    """
+    if linkable:
+        return epsilon(compose(*events), delta)
+    return max((epsilon(event, delta) for event in events), default=0.0)
 
 
-def _interpret(event: Event) -> Any:
-    """The dp_accounting event, or None where nothing can be learnt (sampling rate 0)."""
-    import dp_accounting as library
+def default_delta(units: int) -> float:
+    """A delta well below one over the number of units: a tenth of it, and 1e-5 at most."""
+    return min(1e-5, 1 / (10 * units))
 
-    match event:
-        case Gaussian(noise_multiplier):
-            return library.GaussianDpEvent(noise_multiplier)
-        case PoissonSampled(sampling_rate, inner):
-            if sampling_rate == 0:
-                return None
-            gaussian = library.GaussianDpEvent(inner.noise_multiplier)
-            if sampling_rate == 1:
-                return gaussian
-            return library.PoissonSampledDpEvent(sampling_rate, gaussian)
-    raise TypeError(f"no accounting rule for {event}")
+
+def require_delta(delta: float, units: int) -> None:
+    """Raise ``ValueError`` unless ``delta`` is below one over the number of units.
+
+    With delta at 1/units or above, publishing one unit in full would count as private (Dwork and
+    Roth 2014, section 2.3).
+    """
+    if not 0 < delta < 1 / units:
+        raise ValueError(
+            f"delta is {delta:g}; with {units} units it must be greater than 0 and below "
+            f"{1 / units:g}, for example {default_delta(units):g}"
+        )
+
+
+def _tells_nothing(part: Primitive) -> bool:
+    """Whether nobody can have been in the sample, or every label is uniform."""
+    if isinstance(part, RandomisedResponse):
+        return part.keep_probability == 0
+    return isinstance(part, PoissonSampled) and part.sampling_rate == 0
+
+
+@lru_cache(maxsize=8)
+def _accountant(grid: float, records: int) -> Accountant:
+    """The process's own accountants, for the functions of this module."""
+    return Accountant(grid, records)
+
+
+@lru_cache(maxsize=16)
+def _power(part: Primitive, count: int, grid: float, records: int) -> Loss:
+    """``count`` of one kind of event."""
+    if isinstance(part, Gaussian):
+        # A sum of Gaussian losses is a Gaussian loss: exact, and one distribution instead of many.
+        return gaussian_loss(part.noise_multiplier / math.sqrt(count), 1.0, grid, records)
+    return _single(part, grid, records).repeat(count)
+
+
+@lru_cache(maxsize=64)
+def _single(part: Primitive, grid: float, records: int) -> Loss:
+    """One event's loss distribution."""
+    match part:
+        case PoissonSampled(sampling_rate, Gaussian(noise_multiplier)):
+            return gaussian_loss(noise_multiplier, sampling_rate, grid, records)
+        case RandomisedResponse(keep_probability, classes):
+            return response_loss(keep_probability, classes, grid).repeat(records)
+    raise TypeError(f"no accounting rule for {part}")
+
+
+def _nothing(grid: float) -> Loss:
+    """The loss of no event at all."""
+    import numpy as np
+
+    zero = LossPmf(grid, 0, np.ones(1), 0.0)
+    return Loss(zero, zero)
+
+
+def _is_nothing(loss: Loss) -> bool:
+    return len(loss.remove.probabilities) == 1
