@@ -84,6 +84,27 @@ def run(
         show_outcome(Console(), outcome)
 
 
+@app.command(epilog="Example: [bold]wardround price study.toml --policy policy.toml[/bold]")
+def price(
+    study: Annotated[Path, typer.Argument(help="The study file.")],
+    policy: Annotated[
+        Path | None, typer.Option(help="Ask this policy instead of the study's own.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The public file that will be dealt out.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a study will cost each hospital, before anybody trains."""
+    from wardround.study.pricing import price_study, show_price
+
+    document = price_study(study, policy, data)
+    if as_json:
+        _print_json(document)
+    else:
+        show_price(Console(), document)
+
+
 @app.command(epilog="Example: [bold]wardround report runs/medical-editing-20260101-120000[/bold]")
 def report(
     run_dir: Annotated[Path, typer.Argument(help="A run's folder.")], as_json: AsJson = False

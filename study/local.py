@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -48,8 +49,14 @@ def run_study(
         return execute_with_progress(console, folder, workbench, study.study.name, engine)
 
 
-def begin(study: Study, runs: Path, data: Path | None, workbench: Workbench) -> RunFolder:
-    """Check a study in every part, then lay out its run."""
+def begin(
+    study: Study,
+    runs: Path,
+    data: Path | None,
+    workbench: Workbench,
+    accept: Callable[[RunFolder], None] | None = None,
+) -> RunFolder:
+    """Check a study in every part, then lay out its run; ``accept`` may still refuse the draft."""
     check_study(study)
     if data is not None and not data.is_file():
         raise BadInput(f"{data}: no such file")
@@ -58,7 +65,13 @@ def begin(study: Study, runs: Path, data: Path | None, workbench: Workbench) -> 
     task = find_task(study.study.task)
     noise_multiplier = study.noise_multiplier()
     return create_run_folder(
-        runs, study, task, noise_multiplier, data, datetime.now(), accept=first_round_allowed
+        runs,
+        study,
+        task,
+        noise_multiplier,
+        data,
+        datetime.now(),
+        accept=accept or first_round_allowed,
     )
 
 
@@ -71,22 +84,27 @@ def first_round_allowed(draft: RunFolder) -> None:
     study, facts = draft.study, draft.facts
     for name in facts.hospitals:
         policy = Policy.read(draft.path / "hospitals" / name / "policy.toml")
-        plan = RoundPlan(
-            study=study.study.name,
-            run=facts.run,
-            round=1,
-            rounds=study.study.rounds,
-            hospital=name,
-            task=study.study.task,
-            strategy=study.strategy.name,
-            base=study.model.base,
-            base_sha256=study.model.sha256,
-            arrays_sha256="",
-            privacy=study.privacy_plan(facts.noise_multiplier, policy.data.declared_units),
-        )
+        plan = first_plan(study, name, facts.noise_multiplier, policy.data.declared_units)
         decision = policy.decide(plan, NOTHING)
         if not decision.allowed:
             raise PolicyRefused(f"{name} refuses the study: {'; '.join(decision.reasons)}")
+
+
+def first_plan(study: Study, hospital: str, noise_multiplier: float, units: int) -> RoundPlan:
+    """A study's first plan for a hospital, as far as a policy looks at it."""
+    return RoundPlan(
+        study=study.study.name,
+        run="",
+        round=1,
+        rounds=study.study.rounds,
+        hospital=hospital,
+        task=study.study.task,
+        strategy=study.strategy.name,
+        base=study.model.base,
+        base_sha256=study.model.sha256,
+        arrays_sha256="",
+        privacy=study.privacy_plan(noise_multiplier, units),
+    )
 
 
 def require_same_study(study: Study, folder: RunFolder) -> None:

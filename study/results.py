@@ -34,6 +34,7 @@ def outcome_document(outcome: Outcome) -> dict[str, Any]:
         "metrics": {"before": dict(outcome.before), "after": dict(outcome.after)},
         "bytes": {"up": outcome.bytes_up, "down": outcome.bytes_down},
         "seconds": round(outcome.seconds, 2),
+        "memory_bytes": outcome.memory_bytes,
         "notes": list(outcome.notes),
     }
 

@@ -8,6 +8,8 @@ from it.
 from __future__ import annotations
 
 import json
+import resource
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -50,6 +52,7 @@ class Outcome:
         after: Scores of the final model.
         records: The rounds.
         seconds: Wall time of this command's part of the run.
+        memory_bytes: The most memory this process has held.
         notes: What was held out of the data.
     """
 
@@ -59,6 +62,7 @@ class Outcome:
     after: Metrics
     records: tuple[RoundRecord, ...]
     seconds: float
+    memory_bytes: int = 0
     notes: tuple[str, ...] = ()
 
     @property
@@ -149,6 +153,7 @@ def execute(folder: RunFolder, stage: Stage) -> Outcome:
         after=evaluate.of(final.round, final.arrays),
         records=records,
         seconds=stage.clock() - started,
+        memory_bytes=peak_memory(),
         notes=folder.facts.notes,
     )
     _publish(folder, workload, final.arrays, outcome)
@@ -251,6 +256,12 @@ def read_history(path: Path) -> dict[int, Metrics]:
         return {}
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return {int(row.pop("round")): row for row in rows}
+
+
+def peak_memory() -> int:
+    """The most memory this process has held so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def privacy_note(outcome: Outcome) -> str:
