@@ -69,7 +69,7 @@ class AdapterConfig:
 
 
 def attach_lora(model: nn.Module, config: AdapterConfig, generator: torch.Generator) -> Trainable:
-    """Put LoRA factors into ``model`` (in place, until ``detach_lora``); all else stays frozen.
+    """Put LoRA factors into ``model`` (in place, until ``Trainable.detach``); all else stays frozen.
 
     Args:
         model: A base without an adapter.
@@ -104,14 +104,7 @@ def attach_lora(model: nn.Module, config: AdapterConfig, generator: torch.Genera
             else:
                 parameter.zero_()
     adapted.eval()
-    return Trainable(adapted, parameters)
-
-
-def detach_lora(trainable: Trainable) -> nn.Module:
-    """Take the adapter off; the base that comes back is bitwise what it was before."""
-    adapted: Any = trainable.model
-    base: nn.Module = adapted.unload()
-    return base
+    return Trainable(adapted, parameters, detach=adapted.unload)
 
 
 @contextmanager

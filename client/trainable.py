@@ -6,7 +6,7 @@ adapter written from them loads with ``PeftModel.from_pretrained``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,10 +22,12 @@ class Trainable:
     Attributes:
         model: The module whose forward pass the task calls.
         parameters: Wire name to parameter, in a fixed order; exactly those with ``requires_grad``.
+        detach: Gives the shared base back as it was before anything was attached to it.
     """
 
     model: nn.Module
     parameters: Mapping[str, nn.Parameter]
+    detach: Callable[[], object] = lambda: None
 
     def __post_init__(self) -> None:
         wanted = {id(p) for p in self.model.parameters() if p.requires_grad}

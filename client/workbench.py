@@ -12,7 +12,6 @@ from typing import Any, Self
 import torch
 
 from wardround.client.engine import choose_engine
-from wardround.client.lora import detach_lora
 from wardround.client.models import Base, load_base
 from wardround.client.tasks.registry import find_task
 from wardround.client.training import Workload
@@ -81,5 +80,5 @@ class Workbench:
     def clear(self) -> None:
         """Take the adapter off the base, so that another can be attached."""
         if self._workload is not None:
-            detach_lora(self._workload.trainable)
+            self._workload.trainable.detach()
             self._workload = None

@@ -10,7 +10,6 @@ import torch
 from wardround.client.lora import (
     AdapterConfig,
     attach_lora,
-    detach_lora,
     save_adapter,
     without_adapter,
 )
@@ -119,7 +118,7 @@ def test_attaching_and_detaching_leaves_the_base_bitwise_as_it_was():
     for seed in range(3):
         trainable = attach_lora(model, CONFIG, _generator(seed))
         trainable.write(_random_values(trainable, seed))
-        assert detach_lora(trainable) is model
+        assert trainable.detach() is model
     assert [name for name, _ in model.named_modules()] == modules
     after = model.state_dict()
     assert list(after) == list(before)

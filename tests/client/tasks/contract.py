@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from wardround.client.engine import choose_engine
-from wardround.client.lora import detach_lora
 from wardround.client.tasks.base import Record, Task
 from wardround.client.trainable import Trainable
 from wardround.privacy import Unit
@@ -173,7 +172,7 @@ def adapter_comes_off_and_leaves_the_base_as_it_was(case: TaskCase) -> None:
     for seed in (1, 2):
         generator = torch.Generator().manual_seed(seed)
         trainable = case.task.adapt(model, case.adapter, case.config, generator)
-        assert detach_lora(trainable) is model
+        assert trainable.detach() is model
     after = model.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], value) for name, value in before.items())

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from wardround.client.lora import detach_lora, without_adapter
+from wardround.client.lora import without_adapter
 from wardround.client.models import load_base
 from wardround.client.tasks.editing import EditingTask
 from wardround.client.tasks.editing.generated import StudyShape, make_study
@@ -110,7 +110,7 @@ def test_locality_compares_with_the_model_without_its_adapter():
         with without_adapter(trainable.model):
             assert TASK.evaluate(trainable.model, base.tokenizer, [probe], {})["locality"] == 1.0
     finally:
-        detach_lora(trainable)
+        trainable.detach()
 
 
 def test_scores_without_anything_to_rest_on_are_left_out(case):
