@@ -69,7 +69,7 @@ class AdapterConfig:
 
 
 def attach_lora(model: nn.Module, config: AdapterConfig, generator: torch.Generator) -> Trainable:
-    """Put LoRA factors into ``model`` (in place, until ``Trainable.detach``); all else stays frozen.
+    """Put LoRA factors into ``model``, until ``Trainable.detach``; everything else stays frozen.
 
     Args:
         model: A base without an adapter.

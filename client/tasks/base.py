@@ -1,8 +1,9 @@
 """The seam every task plugs into: what a task may know, and what it hands to the engine.
 
-A task turns records into one loss per privacy unit. It never sees noise, ledger, policy or network.
-Its losses must not couple units: no mean over the tokens of a batch, no in-batch negatives, no batch
-norm. The contract suite in ``tests/client/tasks`` holds every registered task to that.
+A task turns records into one loss per privacy unit. It never sees noise, ledger, policy or
+network. Its losses must not couple units: no mean over the tokens of a batch, no in-batch
+negatives, no batch norm. The contract suite in ``tests/client/tasks`` holds every registered task
+to that.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Dealt:
 
 
 class Task(Protocol):
-    """Everything a task may know. Implementations are stateless: one object serves all hospitals."""
+    """Everything a task may know. A task has no state: one object serves all hospitals."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
