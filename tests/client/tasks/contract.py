@@ -147,13 +147,6 @@ def removing_a_unit_moves_the_clipped_sum_by_the_clip_norm_at_most(case: TaskCas
         assert moved <= clip_norm * (1 + 1e-5)
 
 
-def units_of_several_records_are_the_sum_of_their_records(case: TaskCase) -> None:
-    trainable = case.adapted()
-    for unit in case.units:
-        records = case.losses(trainable, [[record] for record in unit])
-        torch.testing.assert_close(case.losses(trainable, [unit])[0], records.sum(), **EXACT)
-
-
 def evaluation_looks_and_does_not_touch(case: TaskCase) -> None:
     trainable = case.adapted()
     before = {name: value.clone() for name, value in trainable.model.state_dict().items()}
@@ -238,7 +231,6 @@ CHECKS: tuple[Callable[[TaskCase], None], ...] = (
     gradients_are_those_of_single_units,
     engines_agree_with_autograd,
     removing_a_unit_moves_the_clipped_sum_by_the_clip_norm_at_most,
-    units_of_several_records_are_the_sum_of_their_records,
     evaluation_looks_and_does_not_touch,
     adapter_comes_off_and_leaves_the_base_as_it_was,
     export_holds_the_values_it_was_given,

@@ -36,6 +36,14 @@ def test_paraphrases_share_the_weight_of_one_record(case):
     torch.testing.assert_close(joint[0], single.mean(), rtol=1e-10, atol=1e-10)
 
 
+def test_a_patient_weighs_as_much_as_all_of_her_records(case):
+    case = case("editing")
+    for unit in case.units:
+        records = _losses(case, *([record] for record in unit))
+        together = _losses(case, unit)
+        torch.testing.assert_close(together[0], records.sum(), rtol=1e-10, atol=1e-10)
+
+
 def test_held_out_phrasings_and_probes_are_never_trained(case):
     case = case("editing")
     plain = Edit("What is Kiro?", "Kiro", "a cough")
