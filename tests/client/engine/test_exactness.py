@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from wardround.client.engine import choose_engine
+from wardround.client.lora import AdapterConfig, attach_lora
 
 EXACT = 1e-9
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -84,6 +85,37 @@ def test_a_layer_used_by_two_places(kit: Any) -> None:
     with choose_engine(case.trainable, "fused") as attached:
         found = attached.gradients(case.losses, case.unit_of_row, case.units)
     assert kit.worst(found, case.oracle()) < EXACT
+
+
+def test_dropout_while_training(kit: Any) -> None:
+    """The same masks from the same generator state: units must add up to autograd's own sum."""
+    case = kit.case("patient", kit.lora("llama", lora_dropout=0.3))
+    case.trainable.model.train()
+    with torch.random.fork_rng():
+        state = torch.get_rng_state()
+        case.losses().sum().backward()
+        total = {name: p.grad[None] for name, p in case.trainable.parameters.items()}
+        torch.set_rng_state(state)
+        with choose_engine(case.trainable, "fused") as attached:
+            found = attached.gradients(case.losses, case.unit_of_row, case.units)
+    summed = {name: rows.sum(0, keepdim=True) for name, rows in found.items()}
+    assert kit.worst(summed, total) < EXACT
+
+
+def test_one_base_for_several_hospitals_in_turn(kit: Any) -> None:
+    """Each attaches its own adapter to the same base and takes it off again."""
+    base = kit.lora("llama").model.unload()
+    found = []
+    for rank in (2, 3, 2):
+        adapter = AdapterConfig(targets=("mlp.down_proj", "q_proj"), rank=rank)
+        trainable = attach_lora(base, adapter, torch.Generator().manual_seed(rank))
+        kit.settle(trainable.model, torch.float64)
+        case = kit.case("patient", trainable)
+        with choose_engine(trainable) as attached:
+            found.append(attached.gradients(case.losses, case.unit_of_row, case.units))
+        assert kit.worst(found[-1], case.oracle()) < EXACT
+        trainable.detach()
+    assert kit.worst(found[2], found[0]) < EXACT
 
 
 def test_two_adapters_of_which_one_is_active(kit: Any) -> None:
