@@ -112,7 +112,7 @@ def words_in_span(gradient: Tensor, seen: Tensor, tokens: int) -> Tensor:
     directions: Tensor = torch.linalg.svd(gradient, full_matrices=False).Vh
     trusted = directions[:tokens]
     unit = seen / seen.norm(dim=1, keepdim=True)
-    inside = (unit @ trusted.T).norm(dim=1)
+    inside: Tensor = (unit @ trusted.T).norm(dim=1)
     return inside.argsort(descending=True)[:tokens]
 
 
