@@ -56,7 +56,7 @@ class TrainingConfig:
     optimizer: Optimizer = Optimizer.ADAM
     beta1: float = 0.9
     beta2: float = 0.99
-    damping: float = 1e-3
+    damping: float = 3e-4
     momentum: float = 0.0
     micro_batch: int = 64
 
