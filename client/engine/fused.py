@@ -92,7 +92,8 @@ class FusedEngine:
         """
         if units == 0:
             return no_units(self._trainable)
-        groups = group_rows(unit_of_row, units)
+        device = next(iter(self._trainable.parameters.values())).device
+        groups = group_rows(unit_of_row.to(device), units)  # moved once, not once a layer
         return self._collect(lambda: check_losses(losses(), units).sum(), groups)
 
     def total(self, losses: Callable[[], Tensor]) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from wardround.privacy.errors import BadInput
 from wardround.study.bench.contenders import CONTENDERS, Step
 from wardround.study.bench.cost import measure_cost
 from wardround.study.bench.shapes import SHAPES, Subject, make_subject
@@ -60,7 +61,15 @@ def step_benchmark(
 
     Returns:
         A JSON document: ``settings``, ``models`` by name and ``ratios``.
+
+    Raises:
+        BadInput: A model or a contender is unknown, or there are fewer than two repeats.
     """
+    unknown = [who for who in contenders if who not in CONTENDERS]
+    if unknown:
+        raise BadInput(f"contenders: {unknown[0]!r} is unknown; expected {', '.join(CONTENDERS)}")
+    if repeats < 2:
+        raise BadInput(f"repeats is {repeats}; it must be 2 or more")
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -163,6 +172,8 @@ def _ratios(times: dict[str, dict[str, list[float]]], clock: str) -> dict[str, f
 
 def _memory_ratios(costs: dict[str, dict[str, int]]) -> dict[str, float]:
     """Peak bytes of the private step against the steps without privacy."""
+    if "private" not in costs:
+        return {}
     kind = "allocator_peak_bytes" if "allocator_peak_bytes" in costs["private"] else "peak_bytes"
     return {
         f"private_over_{other}": round(costs["private"][kind] / costs[other][kind], 4)
@@ -216,15 +227,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run from a command line."""
     parser = argparse.ArgumentParser(description="What privacy costs in one training step.")
     parser.add_argument("--models", default="embedded", help=f"some of {','.join(SHAPES)}")
+    parser.add_argument("--contenders", default=",".join(CONTENDERS))
     parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     chosen = parser.parse_args(arguments)
     found = step_benchmark(
-        chosen.models.split(","), chosen.repeats, chosen.device, threads=chosen.threads,
+        chosen.models.split(","),
+        chosen.repeats,
+        chosen.device,
+        chosen.contenders.split(","),
+        chosen.threads,
         say=lambda line: print(line, file=sys.stderr),
-    )  # fmt: skip
+    )
     if chosen.json:
         print(json.dumps(found, indent=2))
         return

@@ -82,20 +82,28 @@ def test_command_line(
     found = {"models": {"gpt2": {"ratios": {"private_over_fused": 1.0234}}}}
     asked: list[Any] = []
 
-    def record(models: list[str], repeats: int, device: str, **_: Any) -> dict[str, Any]:
-        asked.extend([models, repeats, device])
+    def record(models: list[str], repeats: int, *_: Any, **__: Any) -> dict[str, Any]:
+        asked.extend([models, repeats])
         return found
 
     monkeypatch.setattr("wardround.study.bench.step.step_benchmark", record)
     main(["--models", "gpt2,qwen2", "--repeats", "3", *(["--json"] if as_json else [])])
     printed = capsys.readouterr().out
-    assert asked == [["gpt2", "qwen2"], 3, "cpu"]
+    assert asked == [["gpt2", "qwen2"], 3]
     if as_json:
         assert json.loads(printed) == found
     else:
         assert printed == "gpt2 private_over_fused=1.023\n"
 
 
-def test_an_unknown_model() -> None:
-    with pytest.raises(BadInput, match="'enormous' is unknown"):
-        step_benchmark(["enormous"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"models": ["enormous"]}, "'enormous' is unknown"),
+        ({"contenders": ["jax"]}, "'jax' is unknown"),
+        ({"repeats": 1}, "repeats is 1"),
+    ],
+)
+def test_wrong_questions(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        step_benchmark(**arguments)

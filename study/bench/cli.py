@@ -1,0 +1,92 @@
+"""``wardround bench``: every figure in docs/performance.md is one of these commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+bench_app = typer.Typer(
+    help="Measure on this machine what docs/performance.md reports.", no_args_is_help=True
+)
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+@bench_app.command(epilog="Example: [bold]wardround bench step --models embedded --json[/bold]")
+def step(
+    models: Annotated[str, typer.Option(help="Comma-separated model shapes.")] = "embedded",
+    repeats: Annotated[int, typer.Option(min=3, help="Timed turns.")] = 11,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """What privacy costs in one training step, beside Opacus and plain PEFT."""
+    from wardround.study.bench.step import step_benchmark
+
+    _show(step_benchmark(models.split(","), repeats, device, say=_say(as_json)), as_json)
+
+
+@bench_app.command(name="round", epilog="Example: [bold]wardround bench round --json[/bold]")
+def round_(
+    rounds: Annotated[int, typer.Option(min=2, help="Rounds of the demo's study.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Which share of a round is not local training."""
+    from wardround.study.bench.round import round_benchmark
+
+    _show(round_benchmark(rounds), as_json)
+
+
+@bench_app.command(epilog="Example: [bold]wardround bench noise --json[/bold]")
+def noise(
+    count: Annotated[int, typer.Option(min=1000, help="Numbers a draw.")] = 1 << 20,
+    repeats: Annotated[int, typer.Option(min=3, help="Timed draws.")] = 9,
+    as_json: AsJson = False,
+) -> None:
+    """Normals a second from the secure stream, one thread, beside torch's generator."""
+    from wardround.study.bench.noise import noise_benchmark
+
+    _show(noise_benchmark(count, repeats), as_json)
+
+
+@bench_app.command(epilog="Example: [bold]wardround bench accountant --json[/bold]")
+def accountant(
+    events: Annotated[int, typer.Option(min=10, help="Different events to compose.")] = 10_000,
+    as_json: AsJson = False,
+) -> None:
+    """How long the next epsilon takes after many events of different kinds."""
+    from wardround.study.bench.accountant import accountant_benchmark
+
+    _show(accountant_benchmark(events), as_json)
+
+
+@bench_app.command(name="all", epilog="Example: [bold]wardround bench all --json[/bold]")
+def all_(as_json: AsJson = False) -> None:
+    """Everything above with its defaults, one after the other."""
+    from wardround.study.bench.accountant import accountant_benchmark
+    from wardround.study.bench.noise import noise_benchmark
+    from wardround.study.bench.round import round_benchmark
+    from wardround.study.bench.step import step_benchmark
+
+    found = {
+        "step": step_benchmark(say=_say(as_json)),
+        "round": round_benchmark(3),
+        "noise": noise_benchmark(1 << 20, 9),
+        "accountant": accountant_benchmark(10_000),
+    }
+    _show(found, as_json)
+
+
+def _say(as_json: bool) -> Any:
+    """Where a benchmark says what it is doing."""
+    return Console(stderr=True, quiet=as_json).print
+
+
+def _show(document: Mapping[str, Any], as_json: bool) -> None:
+    """One JSON document, or the same as text a person can read."""
+    if as_json:
+        print(json.dumps(document, indent=1, allow_nan=False))
+    else:
+        Console().print_json(data=document)
