@@ -60,7 +60,7 @@ def test_twins_share_the_base_and_nothing_else() -> None:
 
 @pytest.mark.slow
 def test_all_contenders_run_and_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = replace(SHAPES["embedded-demo"], rows=6, tokens=8)
+    small = replace(SHAPES["embedded-demo"], rows=6, tokens=32)
     monkeypatch.setitem(SHAPES, "small", small)
     found = step_benchmark(["small"], repeats=2)
     model: dict[str, Any] = found["models"]["small"]
