@@ -1,9 +1,10 @@
 """The accountant: epsilon from a list of events, by privacy-loss distributions (PLD).
 
-What is reported is always composed from events and never added up from epsilons. An event the
-accountant cannot interpret raises; nothing is rounded down. Prediction and spending go through the
-same function over the same multiset of events, so they agree to the last bit.
-Sources: as in ``privacy.loss``; ``privacy.second_opinion`` asks other people's accountants.
+The distributions are composed, and epsilon is read off, by google's dp-accounting. What is reported
+is always composed from events and never added up from epsilons. An event the accountant cannot
+interpret raises; nothing is rounded down. Prediction and spending go through the same function over
+the same multiset of events, so they agree to the last bit.
+Sources: as in ``privacy.loss``; ``privacy.second_opinion`` asks further accountants.
 """
 
 from __future__ import annotations
@@ -26,21 +27,22 @@ from wardround.privacy.events import (
     compose,
     primitive_counts,
 )
-from wardround.privacy.loss import Loss, LossPmf, gaussian_loss, response_loss
+from wardround.privacy.loss import Loss, gaussian_loss, no_loss, response_loss
 
 REPORT_GRID = 1e-4
 SEARCH_GRID = 1e-3
-DIGITS = 4  # of a calibrated noise multiplier
-LEAST_MULTIPLIER = 0.1  # less is never calibrated to
+DIGIT = 10_000  # a calibrated noise multiplier is a whole number of parts of so many
+LEAST_MULTIPLIER = 0.2  # less is never calibrated to
 MOST_EPSILON = 100.0  # a larger target protects nobody
 
 _EXACT_KINDS = 8  # up to so many kinds of event, the same multiset gives the same bits
 _KEPT_SUMS = 6
+_MOST_LOSS = 300.0  # expected loss beyond which epsilon is called infinite
 
 
 def accountant_name(grid: float = REPORT_GRID) -> str:
     """Name and version of what computes epsilon, for reports."""
-    return f"PLD by connect-the-dots, wardround {version('wardround')}, grid {grid:g}"
+    return f"PLD, dp-accounting {version('dp-accounting')}, grid {grid:g}"
 
 
 def epsilon(event: Event, delta: float, records: int = 1) -> float:
@@ -84,10 +86,13 @@ class Accountant:
         if not 0 < delta < 1:
             raise ValueError(f"delta is {delta}; it must lie strictly between 0 and 1")
         loss = self.loss(event)
-        return math.inf if loss is None else loss.epsilon(delta)
+        return math.inf if loss is None else float(loss.get_epsilon_for_delta(delta))
 
     def loss(self, event: Event) -> Loss | None:
-        """The privacy-loss distribution of ``event``; None where data was used unprotected."""
+        """The privacy-loss distribution of ``event``, a ``PrivacyLossDistribution`` of the library.
+
+        None where data was used unprotected, or with so little noise that it comes to the same.
+        """
         counts: dict[Primitive, int] = {}
         for part, count in primitive_counts(event).items():
             if isinstance(part, Unprotected):
@@ -96,9 +101,11 @@ class Accountant:
                 part = part.event
             if not _tells_nothing(part):
                 counts[part] = counts.get(part, 0) + count
+        if self._records**2 * sum(n * _least_loss(p) for p, n in counts.items()) > _MOST_LOSS:
+            return None
         return self._sum(counts)
 
-    def _sum(self, counts: Mapping[Primitive, int]) -> Loss:
+    def _sum(self, counts: Mapping[Primitive, int]) -> Loss | None:
         """All of ``counts`` composed, from the largest part of it that is known."""
         with self._lock:
             named = {self._names.setdefault(part, len(self._names)): part for part in counts}
@@ -106,19 +113,21 @@ class Accountant:
             if key in self._sums:
                 self._sums.move_to_end(key)
                 return self._sums[key]
-            if len(counts) <= _EXACT_KINDS:
-                loss, missing = _nothing(self._grid), dict(counts)
-            else:
-                loss, missing = self._known_part(counts)
+            exact = len(counts) <= _EXACT_KINDS
+            loss, missing = (None, counts) if exact else self._known_part(counts)
             for part in sorted(missing, key=repr):
                 power = _power(part, missing[part], self._grid, self._records)
-                loss = power if _is_nothing(loss) else loss.compose(power)
-            self._sums[key] = loss
+                if power is None:
+                    return None
+                loss = power if loss is None else loss.compose(power)
+            self._sums[key] = no_loss(self._grid) if loss is None else loss
             if len(self._sums) > _KEPT_SUMS:
                 self._sums.popitem(last=False)
-            return loss
+            return self._sums[key]
 
-    def _known_part(self, counts: Mapping[Primitive, int]) -> tuple[Loss, dict[Primitive, int]]:
+    def _known_part(
+        self, counts: Mapping[Primitive, int]
+    ) -> tuple[Loss | None, Mapping[Primitive, int]]:
         """The largest known sum inside ``counts``, and what it lacks."""
         wanted = {self._names[part]: count for part, count in counts.items()}
         best: frozenset[tuple[int, int]] = frozenset()
@@ -132,7 +141,7 @@ class Accountant:
             for part, count in counts.items()
             if count > known.get(self._names[part], 0)
         }
-        return self._sums.get(best, _nothing(self._grid)), missing
+        return self._sums.get(best), missing
 
 
 def calibrate_noise_multiplier(
@@ -169,32 +178,49 @@ def calibrate(make_event: Callable[[float], Event], target_epsilon: float, delta
             f"epsilon is {target_epsilon}; it must be greater than 0 and at most {MOST_EPSILON:g}"
         )
 
-    def fits(noise_multiplier: float, grid: float) -> bool:
-        event = make_event(noise_multiplier)
-        return _accountant(grid, 1).epsilon(event, delta) <= target_epsilon
+    def cost(noise_multiplier: float, grid: float) -> float:
+        return _accountant(grid, 1).epsilon(make_event(noise_multiplier), delta)
 
     # From above: tiny multipliers make the loss distribution, and the time to compute it, huge.
     high = 16.0
-    while not fits(high, SEARCH_GRID):
+    while (at_high := cost(high, SEARCH_GRID)) > target_epsilon:
         high *= 4
         if high > 1e6:
             raise ValueError(f"epsilon {target_epsilon} is out of reach at delta {delta}")
-    low = high / 2
-    while low > LEAST_MULTIPLIER and fits(low, SEARCH_GRID):
-        low, high = low / 2, low
-    low = max(low, LEAST_MULTIPLIER)
-    while high / low > 1 + 1e-4:
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if fits(middle, SEARCH_GRID) else (middle, high)
-    return _polish(high, lambda units: fits(units / 10**DIGITS, REPORT_GRID)) / 10**DIGITS
+    low = max(high / 2, LEAST_MULTIPLIER)
+    while (at_low := cost(low, SEARCH_GRID)) <= target_epsilon and low > LEAST_MULTIPLIER:
+        low, high, at_high = max(low / 2, LEAST_MULTIPLIER), low, at_low
+    while high / low > 1 + 1e-4 and at_low > target_epsilon:
+        middle = _between((low, at_low), (high, at_high), target_epsilon)
+        at_middle = cost(middle, SEARCH_GRID)
+        if at_middle > target_epsilon:
+            low, at_low = middle, at_middle
+        else:
+            high, at_high = middle, at_middle
+
+    def fits(digits: int) -> bool:
+        return cost(digits / DIGIT, REPORT_GRID) <= target_epsilon
+
+    return _polish(high if at_low > target_epsilon else low, fits) / DIGIT
+
+
+def _between(low: tuple[float, float], high: tuple[float, float], target: float) -> float:
+    """Where epsilon should meet the target, by a power law through two (multiplier, epsilon)."""
+    (left, at_left), (right, at_right) = low, high
+    if at_right == 0 or math.isinf(at_left):
+        return math.sqrt(left * right)
+    share = math.log(at_left / target) / math.log(at_left / at_right)
+    guess = left * math.pow(right / left, share)
+    # A little off the ends, so that a good guess closes the interval from its other side.
+    return min(max(guess, left * (1 + 5e-5)), right / (1 + 5e-5))
 
 
 def _polish(guess: float, fits: Callable[[int], bool]) -> int:
     """The least whole number of digits that fits, near what the coarse grid found."""
-    high, stride = math.ceil(guess * 10**DIGITS), 1
+    high, stride = math.ceil(guess * DIGIT), 1
     while not fits(high):
         high += 1
-    least = round(LEAST_MULTIPLIER * 10**DIGITS) - 1
+    least = round(LEAST_MULTIPLIER * DIGIT) - 1
     low = max(high - stride, least)
     while low > least and fits(low):
         stride *= 2
@@ -251,33 +277,33 @@ def _accountant(grid: float, records: int) -> Accountant:
     return Accountant(grid, records)
 
 
+def _least_loss(part: Primitive) -> float:
+    """Roughly the expected loss of one event, from below; exact for an unsampled Gaussian."""
+    match part:
+        case Gaussian(noise_multiplier):
+            return noise_multiplier**-2 / 2
+        case PoissonSampled(sampling_rate, Gaussian(noise_multiplier)):
+            seen = noise_multiplier**-2 / 2
+            return max(sampling_rate**2 * seen, sampling_rate * (seen + math.log(sampling_rate)))
+    return 0.0
+
+
 @lru_cache(maxsize=16)
-def _power(part: Primitive, count: int, grid: float, records: int) -> Loss:
+def _power(part: Primitive, count: int, grid: float, records: int) -> Loss | None:
     """``count`` of one kind of event."""
     if isinstance(part, Gaussian):
         # A sum of Gaussian losses is a Gaussian loss: exact, and one distribution instead of many.
         return gaussian_loss(part.noise_multiplier / math.sqrt(count), 1.0, grid, records)
-    return _single(part, grid, records).repeat(count)
+    single = _single(part, grid, records)
+    return single if single is None or count == 1 else single.self_compose(count)
 
 
 @lru_cache(maxsize=64)
-def _single(part: Primitive, grid: float, records: int) -> Loss:
+def _single(part: Primitive, grid: float, records: int) -> Loss | None:
     """One event's loss distribution."""
     match part:
         case PoissonSampled(sampling_rate, Gaussian(noise_multiplier)):
             return gaussian_loss(noise_multiplier, sampling_rate, grid, records)
         case RandomisedResponse(keep_probability, classes):
-            return response_loss(keep_probability, classes, grid).repeat(records)
+            return response_loss(keep_probability, classes, grid).self_compose(records)
     raise TypeError(f"no accounting rule for {part}")
-
-
-def _nothing(grid: float) -> Loss:
-    """The loss of no event at all."""
-    import numpy as np
-
-    zero = LossPmf(grid, 0, np.ones(1), 0.0)
-    return Loss(zero, zero)
-
-
-def _is_nothing(loss: Loss) -> bool:
-    return len(loss.remove.probabilities) == 1

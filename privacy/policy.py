@@ -16,7 +16,7 @@ from pathlib import Path
 from wardround.privacy.accountant import epsilon
 from wardround.privacy.errors import BudgetExceeded, PolicyRefused
 from wardround.privacy.events import NOTHING, Event, compose
-from wardround.privacy.plan import Mode, RoundPlan
+from wardround.privacy.plan import Mechanism, Mode, RoundPlan
 from wardround.privacy.tables import from_table, read_toml, refuse_unknown
 from wardround.privacy.units import Unit
 
@@ -58,9 +58,10 @@ class Allow:
         tasks: Registered task names.
         bases: SHA-256 of base-model weights; nothing else is loaded.
         strategies: Registered strategy names.
-        min_noise_multiplier: Less noise than this is refused.
+        min_noise_multiplier: Less noise than this, in units of the sensitivity, is refused.
         max_rounds: Longer studies are refused.
         min_units: A data set with fewer declared units takes no part.
+        mechanisms: What a round may do to the data; DP-LoRA as published only where it is listed.
     """
 
     tasks: tuple[str, ...]
@@ -69,9 +70,14 @@ class Allow:
     min_noise_multiplier: float
     max_rounds: int
     min_units: int
+    mechanisms: tuple[Mechanism, ...] = (
+        Mechanism.DP_SGD,
+        Mechanism.WHOLE_UPDATE,
+        Mechanism.ONE_SHOT,
+    )
 
     def __post_init__(self) -> None:
-        for name in ("tasks", "bases", "strategies"):
+        for name in ("tasks", "bases", "strategies", "mechanisms"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty; a policy that allows nothing is refused")
         for name in ("min_noise_multiplier", "max_rounds", "min_units"):
@@ -182,13 +188,20 @@ class Policy:
             yield f"[allow] max_rounds is {allow.max_rounds}; the plan takes {plan.rounds}"
         if self.data.declared_units < allow.min_units:
             yield f"[allow] min_units is {allow.min_units}; {self.data.declared_units} are declared"
+        if self.budget.unit is not Unit.SITE and self.budget.delta * self.data.declared_units >= 1:
+            yield (
+                f"[budget] delta is {self.budget.delta:g}; with {self.data.declared_units} units "
+                f"it must be below {1 / self.data.declared_units:g}"
+            )
+        if privacy.mechanism not in allow.mechanisms:
+            yield f"[allow] mechanisms does not list {privacy.mechanism.value!r}"
         if privacy.unit is not self.budget.unit:
             yield f"[budget] unit is {self.budget.unit}; the plan protects a {privacy.unit}"
         if privacy.mode is Mode.NONE:
             if self.data.provenance is Provenance.PRIVATE:
                 yield "[data] provenance is private; mode none needs public or generated data"
-        elif privacy.noise_multiplier < allow.min_noise_multiplier:
+        elif privacy.effective_multiplier < allow.min_noise_multiplier:
             yield (
                 f"[allow] min_noise_multiplier is {allow.min_noise_multiplier:g}; "
-                f"the plan adds {privacy.noise_multiplier:g}"
+                f"the plan adds {privacy.effective_multiplier:g}"
             )

@@ -17,6 +17,7 @@ class Unit(StrEnum):
     LIST = "list"
     PATIENT = "patient"
     CLINICIAN = "clinician"
+    AUTHOR = "author"
     SPEAKER = "speaker"
     SITE = "site"
 

@@ -13,7 +13,6 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from wardround.privacy import accountant as module
-from wardround.privacy import loss
 from wardround.privacy.accountant import (
     Accountant,
     accountant_name,
@@ -156,15 +155,12 @@ def test_without_protection_epsilon_is_infinite():
     assert library_epsilon(event, 1e-5) == rdp_epsilon(event, 1e-5) == prv_epsilon(event, 1e-5)
 
 
-def test_too_little_noise_is_called_infinite_instead_of_filling_the_memory(monkeypatch):
+def test_too_little_noise_is_called_infinite_instead_of_filling_the_memory():
     assert epsilon(Gaussian(1e-4), 1e-5) == math.inf
-    assert epsilon(PoissonSampled(0.5, Gaussian(1e-4)), 1e-5) == math.inf
-    monkeypatch.setattr(loss, "_MOST_POINTS", 5000)
-    loud = loss.gaussian_loss(0.4, 0.5, 0.01)
-    assert loud.epsilon(1e-5) < math.inf
-    assert loud.repeat(10**4).epsilon(1e-5) == math.inf
-    assert loud.repeat(9).compose(loud.repeat(9)).epsilon(1e-5) == math.inf
-    assert loud.repeat(10**4).compose(loud).epsilon(1e-5) == math.inf
+    assert epsilon(PoissonSampled(1e-9, Gaussian(1e-3)), 1e-5) == math.inf
+    assert epsilon(compose(Gaussian(2.0), PoissonSampled(1e-9, Gaussian(1e-3))), 1e-5) == math.inf
+    assert epsilon(steps(0.5, 0.12, 10**6), 1e-5) == math.inf
+    assert epsilon(steps(0.5, 0.5, 20), 1e-5) < math.inf
 
 
 @pytest.mark.parametrize(("delta", "records"), [(0.0, 1), (1.0, 1), (1e-5, 0)])
@@ -286,7 +282,7 @@ def test_calibration_takes_what_was_spent_before_into_account():
 
 
 def test_calibration_goes_as_far_as_it_must_and_no_further():
-    assert calibrate_noise_multiplier(1.0, 1e-2, 1e-4, 1) == 0.1  # any noise would do
+    assert calibrate_noise_multiplier(1.0, 1e-2, 1e-4, 1) == 0.2  # any noise would do
     assert calibrate_noise_multiplier(0.01, 1e-6, 1.0, 1) > 100
     with pytest.raises(ValueError, match="out of reach"):
         calibrate(lambda s: compose(Gaussian(0.5), Gaussian(s)), 1.0, 1e-5)
@@ -302,8 +298,8 @@ def predicted_and_spent():
     """A study planned at once, and the same study round by round on a fresh accountant."""
     planned = Accountant().epsilon(steps(0.05, 1.3, 200), 1e-5)
     rounds, spent = Accountant(), NOTHING
-    for _ in range(10):
-        spent = compose(spent, steps(0.05, 1.3, 20))
+    for _ in range(4):
+        spent = compose(spent, steps(0.05, 1.3, 50))
         value = rounds.epsilon(spent, 1e-5)
     return planned, value
 
@@ -316,8 +312,7 @@ def test_predicted_and_spent_agree_to_the_last_bit():
 @pytest.mark.slow
 def test_after_ten_thousand_mixed_events_the_next_question_is_quick():
     events = {
-        PoissonSampled(0.005 + 2e-4 * i, Gaussian(1 + 0.03 * (i % 17))): 200 + i % 11
-        for i in range(49)
+        PoissonSampled(0.005 + 4e-4 * i, Gaussian(1 + 0.03 * (i % 17))): 420 + i for i in range(24)
     }
     assert sum(events.values()) > 10_000
     accountant = Accountant()
@@ -387,4 +382,4 @@ def test_the_accountant_names_itself_and_loads_no_library():
 def test_polishing_finds_the_least_digit_from_either_side():
     for guess in (0.4, 1.2345, 1.3):
         assert module._polish(guess, lambda digits: digits >= 12346) == 12346
-    assert module._polish(0.1, lambda digits: True) == 1000
+    assert module._polish(0.21, lambda digits: True) == 2000
