@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from wardround.privacy.errors import WardroundError
+from wardround.study.bench.cli import bench_app
 
 app = typer.Typer(
     name="wardround",
@@ -24,6 +25,7 @@ app = typer.Typer(
 
 ledger_app = typer.Typer(help="Look into a hospital's ledger; nothing in it is changed.")
 app.add_typer(ledger_app, name="ledger", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds all runs.")]
@@ -103,6 +105,36 @@ def price(
         _print_json(document)
     else:
         show_price(Console(), document)
+
+
+@app.command(epilog="Example: [bold]wardround audit examples/medical-editing/study.toml[/bold]")
+def audit(
+    study: Annotated[Path, typer.Argument(help="The study file.")],
+    canaries: Annotated[int, typer.Option(help="Records put in or left out by a coin.")] = 200,
+    seed: Annotated[
+        int | None, typer.Option(help="Repeat these coins; they are secret without.")
+    ] = None,
+    attacks: Annotated[
+        bool, typer.Option("--attacks", help="Attack tiny models instead, beside the limits.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Try to prove a study's epsilon wrong, on made-up records; exit code 3 when that succeeds."""
+    from wardround.study.attacks import attack_study, show_attacks
+    from wardround.study.audit import AuditSetup, audit_study, show_audit
+
+    show = show_attacks if attacks else show_audit
+    document = (
+        attack_study(study, seed)
+        if attacks
+        else audit_study(study, AuditSetup(canaries=canaries, seed=seed))
+    )
+    if as_json:
+        _print_json(document)
+    else:
+        show(Console(), document)
+    if not document["holds"]:
+        raise typer.Exit(WardroundError.exit_code)
 
 
 @app.command(epilog="Example: [bold]wardround report runs/medical-editing-20260101-120000[/bold]")

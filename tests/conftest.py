@@ -16,6 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Tests run beside each other and beside other work; threads that wait for one another make them
+# slower by orders of magnitude on a busy machine. Processes that tests start inherit this.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def is_local(address: object) -> bool:
@@ -54,14 +57,13 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 SMALL = {
-    "rounds = 30": "rounds = 2",
+    "rounds = 15": "rounds = 2",
     "count = 4": "count = 2",
+    "records_per_hospital = 320": "records_per_hospital = 60",
     "epsilon = 3.0 ": "noise_multiplier = 1.0 ",
-    "steps_per_round = 5": "steps_per_round = 2",
+    "steps_per_round = 10": "steps_per_round = 2",
 }
 SMALL_TASK = """
-[task.generated]
-records_per_hospital = 60
 corroborated = 2
 corroborated_support = 16
 weak = 1

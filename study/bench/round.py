@@ -21,6 +21,8 @@ from wardround.study.config import Study
 from wardround.study.local import begin
 from wardround.study.runner import Stage, execute
 
+_TRAIN = "train_round"  # what the custodian calls; timed by standing in for it
+
 
 def round_benchmark(rounds: int) -> dict[str, Any]:
     """Shares of wall time over all rounds but the first, which warms up."""
@@ -53,7 +55,7 @@ def round_benchmark(rounds: int) -> dict[str, Any]:
 def _timed_training() -> Iterator[list[float]]:
     """Seconds of each call of the training loop, in order, while entered."""
     spent: list[float] = []
-    real = custodian.train_round
+    real = getattr(custodian, _TRAIN)
 
     def timed(*args: Any, **kwargs: Any) -> Any:
         started = time.perf_counter()
@@ -62,8 +64,8 @@ def _timed_training() -> Iterator[list[float]]:
         finally:
             spent.append(time.perf_counter() - started)
 
-    custodian.train_round = timed  # type: ignore[assignment]
+    setattr(custodian, _TRAIN, timed)
     try:
         yield spent
     finally:
-        custodian.train_round = real
+        setattr(custodian, _TRAIN, real)
