@@ -91,7 +91,7 @@ class Custodian:
                 "declared_units": data.declared_units,
                 "unit": budget.unit.value,
                 "epsilon_budget": budget.epsilon,
-                "epsilon_spent": epsilon(spent, budget.delta),
+                "epsilon_spent": _finite(epsilon(spent, budget.delta)),
                 "delta": budget.delta,
             },
             {},
