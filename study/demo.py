@@ -29,8 +29,8 @@ from wardround.study.runner import Outcome, Stage, execute
 KINDS = ("corroborated", "weak", "single")
 CAVEAT = (
     "What ε does not do: a server that keeps every upload still sees a trace of each record, and "
-    "the 64 records behind a corroborated correction are protected only as a group, 64 times less "
-    "than one; that is why it could be learnt."
+    "the 64 records behind a corroborated correction are protected only as a group, with an ε "
+    "64 times as large; that is why it could be learnt."
 )
 
 
