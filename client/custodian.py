@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from wardround.client.hospital import Hospital, group_by_unit, share
@@ -20,14 +20,14 @@ from wardround.client.tasks.registry import find_task
 from wardround.client.trainable import check_arrays
 from wardround.client.training import OnStep, TrainingConfig, Workload, train_round
 from wardround.client.workbench import Workbench
-from wardround.privacy.accountant import accountant_name, epsilon
+from wardround.privacy.accountant import epsilon
 from wardround.privacy.envelope import open_bytes, parse_document, seal_bytes
 from wardround.privacy.errors import BadMessage, PolicyRefused, WardroundError
-from wardround.privacy.events import compose
 from wardround.privacy.ledger import Charge, Ledger
 from wardround.privacy.noise import Arrays, Noised
-from wardround.privacy.plan import Mode, RoundPlan, plan_from_json
+from wardround.privacy.plan import RoundPlan, plan_from_json
 from wardround.privacy.policy import Policy
+from wardround.privacy.report import Standing, hospital_report, sign_report
 from wardround.privacy.signing import SigningKey, canonical, sha256
 from wardround.privacy.stream import SecureStream
 from wardround.privacy.tables import from_table
@@ -189,29 +189,20 @@ class Custodian:
         return lambda step, steps: self._around.on_step(self.hospital.name, step, steps)
 
     def _report(self, plan: RoundPlan) -> dict[str, Any]:
-        """What this round and this data set have cost; computed from events, never added up."""
-        privacy, budget = plan.privacy, self.policy.budget
-        name = self.policy.data.name
-        study = self._ledger.spent(name, privacy.unit, run=plan.run)
-        life = self._ledger.spent(name, privacy.unit)
-        return {
-            "mechanism": "none" if privacy.mode is Mode.NONE else "Poisson-sampled Gaussian",
-            "unit": privacy.unit.value,
-            "adjacency": privacy.adjacency.value,
-            "clip_norm": privacy.clip_norm,
-            "noise_multiplier": privacy.noise_multiplier,
-            "sampling_rate": privacy.sampling_rate,
-            "steps": privacy.steps,
-            "epsilon_study": _finite(epsilon(compose(study), budget.delta)),
-            "epsilon_life": _finite(epsilon(compose(life), budget.delta)),
-            "epsilon_budget": budget.epsilon,
-            "delta": budget.delta,
-            "accountant": accountant_name(),
-            "private": privacy.mode is not Mode.NONE,
-            "dataset": name,
-            "provenance": self.policy.data.provenance.value,
-            "ledger_head": asdict(self._ledger.head),
-        }
+        """What this round and this data set have cost; from plan, policy and ledger alone."""
+        data, budget, unit = self.policy.data, self.policy.budget, plan.privacy.unit
+        standing = Standing(
+            hospital=self.hospital.name,
+            dataset=data.name,
+            provenance=data.provenance.value,
+            declared_units=data.declared_units,
+            epsilon_budget=budget.epsilon,
+            delta=budget.delta,
+            study=self._ledger.spent(data.name, unit, run=plan.run),
+            life=self._ledger.spent(data.name, unit),
+            ledger_head=self._ledger.head,
+        )
+        return sign_report(hospital_report(plan, standing), self._key)
 
     def _reply_update(self, plan: RoundPlan, change: Noised, report: dict[str, Any]) -> bytes:
         """Law 1: the only place that puts arrays into a reply, and it takes ``Noised`` alone."""

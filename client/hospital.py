@@ -13,6 +13,8 @@ from wardround.client.tasks.base import Record
 from wardround.privacy.errors import BadInput
 from wardround.privacy.units import Unit
 
+HOSPITAL_KEY = Path("keys") / "signing.pem"  # inside the hospital's folder
+
 
 @dataclass(frozen=True)
 class Hospital:
@@ -38,7 +40,7 @@ class Hospital:
     @property
     def key(self) -> Path:
         """The signing key; it never leaves this folder."""
-        return self.folder / "keys" / "signing.pem"
+        return self.folder / HOSPITAL_KEY
 
     @property
     def ledger(self) -> Path:

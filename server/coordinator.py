@@ -23,6 +23,7 @@ from wardround.privacy.chain import LedgerHead
 from wardround.privacy.envelope import open_bytes, seal_bytes
 from wardround.privacy.errors import BadMessage, UntrustedPeer, WardroundError
 from wardround.privacy.plan import PrivacyPlan, RoundPlan
+from wardround.privacy.report import check_report
 from wardround.privacy.signing import SigningKey, sha256
 from wardround.server.book import HospitalAnswer, ReportBook, RoundRecord
 from wardround.strategies.base import Aggregation, Strategy
@@ -223,13 +224,24 @@ class Coordinator:
         if header.get("kind") != "update" or header.get("plan_sha256") != plan.sha256:
             return HospitalAnswer(plan.hospital, reason="answers another plan", bytes_up=size)
         report = header.get("report")
-        if not isinstance(report, dict):
-            return HospitalAnswer(plan.hospital, reason="sent no report", bytes_up=size)
-        fault = _fault(arrays, expected)
+        fault = self._report_fault(plan, report) or _fault(arrays, expected)
         if fault:
             return HospitalAnswer(plan.hospital, reason=fault, bytes_up=size)
         aggregation.add(arrays)
         return HospitalAnswer(plan.hospital, report=report, bytes_up=size)
+
+    def _report_fault(self, plan: RoundPlan, report: object) -> str:
+        """What is wrong with a hospital's own report on this plan; empty when nothing is.
+
+        Its epsilons are not computed anew here: whoever reads the run can do that at any time.
+        """
+        if not isinstance(report, dict):
+            return "sent no report"
+        try:
+            check_report(report, self._desk.members[plan.hospital], recompute=False)
+        except (BadMessage, UntrustedPeer) as error:
+            return str(error)
+        return "" if report["plan_sha256"] == plan.sha256 else "reports on another plan"
 
     def _ask(
         self, grid: Grid, requests: Mapping[int, tuple[RoundPlan, bytes] | None]

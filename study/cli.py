@@ -137,14 +137,18 @@ def audit(
         raise typer.Exit(WardroundError.exit_code)
 
 
-@app.command(epilog="Example: [bold]wardround report runs/medical-editing-20260101-120000[/bold]")
+@app.command(epilog="Example: [bold]wardround report RUN --verify[/bold]")
 def report(
-    run_dir: Annotated[Path, typer.Argument(help="A run's folder.")], as_json: AsJson = False
+    run_dir: Annotated[Path, typer.Argument(help="A run's folder.")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Also compute every epsilon anew from its events.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check the signed rounds of a run, write its report page again and say what was spent."""
     from wardround.study.results import report_document, show_report
 
-    document = report_document(run_dir)
+    document = report_document(run_dir, recompute=verify)
     if as_json:
         _print_json(document)
     else:
@@ -191,9 +195,10 @@ def show(folder: LedgerFolder, as_json: AsJson = False) -> None:
 
 
 @ledger_app.command(
-    epilog="Example: [bold]wardround ledger verify RUN/hospitals/north/ledger --key 3f9c…[/bold]"
+    name="verify",
+    epilog="Example: [bold]wardround ledger verify RUN/hospitals/north/ledger --key 3f9c…[/bold]",
 )
-def verify(
+def verify_ledger(
     folder: LedgerFolder,
     key: Annotated[str | None, typer.Option(help="The hospital's public key, if known.")] = None,
     as_json: AsJson = False,

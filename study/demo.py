@@ -24,7 +24,7 @@ from wardround.study.config import Study
 from wardround.study.local import begin, execute_with_progress
 from wardround.study.results import outcome_document, show_cost, show_files
 from wardround.study.run_folder import RunFolder
-from wardround.study.runner import Outcome, Stage, execute
+from wardround.study.runner import Outcome, Stage, execute, publish
 
 KINDS = ("corroborated", "weak", "single")
 CAVEAT = (
@@ -68,7 +68,10 @@ def _run_alone(path: Path) -> Outcome:
     """Execute a run in a process of its own, in silence."""
     torch.set_num_threads(1)
     with Workbench() as workbench:
-        return execute(RunFolder.open(path), Stage(workbench=workbench))
+        folder = RunFolder.open(path)
+        outcome = execute(folder, Stage(workbench=workbench))
+        publish(folder, outcome, workbench)
+        return outcome
 
 
 def demo_document(result: DemoResult) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from wardround.privacy.policy import Policy
 from wardround.study.config import Study
 from wardround.study.progress import LiveProgress
 from wardround.study.run_folder import RunFolder, create_run_folder
-from wardround.study.runner import Outcome, Stage, check_study, execute, prepare
+from wardround.study.runner import Outcome, Stage, check_study, execute, prepare, publish
 
 ENGINES = ("in-process", "ray")
 
@@ -125,7 +125,7 @@ def require_same_study(study: Study, folder: RunFolder) -> None:
 def execute_with_progress(
     console: Console, folder: RunFolder, workbench: Workbench, title: str, engine: str
 ) -> Outcome:
-    """Execute a run while a bar moves on ``console``."""
+    """Execute a run while a bar moves on ``console``, then publish it."""
     if engine == "ray":
         from wardround.study.engines.ray import run_in_ray as chosen
     else:
@@ -138,6 +138,9 @@ def execute_with_progress(
         engine=chosen,
     )
     try:
-        return execute(folder, stage)
+        outcome = execute(folder, stage)
     finally:
         progress.close()
+    with console.status("writing adapter and report"):
+        publish(folder, outcome, workbench)
+    return outcome

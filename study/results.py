@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from wardround.privacy.errors import BadInput
+from wardround.privacy.errors import BadInput, UntrustedPeer
+from wardround.privacy.report import check_reports
 from wardround.server.book import read_book
 from wardround.server.page import write_page
 from wardround.study.runner import Outcome, privacy_note, read_history
@@ -78,12 +79,16 @@ def show_files(console: Console, outcome: Outcome) -> None:
         console.print(f"{name}: {outcome.folder / name}", highlight=False, soft_wrap=True)
 
 
-def report_document(run_dir: Path) -> dict[str, Any]:
+def report_document(run_dir: Path, recompute: bool = False) -> dict[str, Any]:
     """Check a run's signed rounds, write its page again, and summarise.
+
+    Args:
+        run_dir: The run's folder.
+        recompute: Also compute every epsilon anew from the events in the hospitals' reports.
 
     Raises:
         BadInput: Not a run's folder, or no round has ended.
-        UntrustedPeer: A round's signature does not verify.
+        UntrustedPeer: A signature does not verify, or a hospital's reports do not fit together.
     """
     from wardround.study.run_folder import RunFolder
 
@@ -91,6 +96,10 @@ def report_document(run_dir: Path) -> dict[str, Any]:
     records = tuple(read_book(run_dir / "rounds"))
     if not records:
         raise BadInput(f"{run_dir}: no round has ended yet")
+    reports = [a.report for record in records for a in record.answers if a.report is not None]
+    problems = check_reports(reports, folder.facts.members, recompute)
+    if problems:
+        raise UntrustedPeer("; ".join(problems))
     history = read_history(run_dir / "metrics.jsonl")
     private = folder.study.privacy.mode.value != "none"
     outcome = Outcome(
@@ -109,12 +118,20 @@ def report_document(run_dir: Path) -> dict[str, Any]:
         for answer in record.answers
         if answer.report is None
     ]
-    return {**outcome_document(outcome), "refusals": refusals, "signatures": "verified"}
+    return {
+        **outcome_document(outcome),
+        "refusals": refusals,
+        "signatures": "verified",
+        "epsilons": "computed anew" if recompute else "as signed",
+    }
 
 
 def show_report(console: Console, document: Mapping[str, Any]) -> None:
     """The summary of ``report_document`` as text."""
-    console.print(f"{document['rounds']} rounds, all signatures verified", highlight=False)
+    console.print(
+        f"{document['rounds']} rounds, all signatures verified, epsilons {document['epsilons']}",
+        highlight=False,
+    )
     table = Table("hospital", "ε this study", "ε ever", "δ", "unit")
     for hospital in document["hospitals"]:
         cells = (

@@ -19,7 +19,7 @@ from typing import Any
 
 import tomli_w
 
-from wardround.client.hospital import Hospital
+from wardround.client.hospital import HOSPITAL_KEY, Hospital
 from wardround.client.tasks.base import Dealt, Task
 from wardround.privacy.errors import BadInput
 from wardround.privacy.policy import Provenance
@@ -37,15 +37,20 @@ class RunFacts:
         run: Identifier that every plan carries.
         noise_multiplier: As calibrated then; never calibrated again.
         probes: Public records to evaluate on, relative to the folder.
-        hospitals: Names, in order.
+        members: Public key of every hospital, by name.
         notes: What the task held out of the data.
     """
 
     run: str
     noise_multiplier: float
     probes: str
-    hospitals: tuple[str, ...]
+    members: Mapping[str, str]
     notes: tuple[str, ...] = ()
+
+    @property
+    def hospitals(self) -> tuple[str, ...]:
+        """Names, in order."""
+        return tuple(self.members)
 
 
 @dataclass(frozen=True)
@@ -74,13 +79,6 @@ class RunFolder:
     def coordinator_key(self) -> SigningKey:
         """What plans and round records are signed with."""
         return SigningKey.load_or_create(self.path / "coordinator" / "signing.pem")
-
-    def members(self) -> dict[str, str]:
-        """Public key of every hospital, by name."""
-        return {
-            name: SigningKey.load_or_create(self.hospital(name).key).public
-            for name in self.facts.hospitals
-        }
 
     def hospital(self, name: str) -> Hospital:
         """One simulated hospital's files."""
@@ -134,7 +132,9 @@ def create_run_folder(
         shutil.copyfile(study.policy, draft / "policy.toml")
         SigningKey.load_or_create(draft / "coordinator" / "signing.pem")
         name = _free_name(parent, f"{study.study.name}-{now:%Y%m%d-%H%M%S}")
-        facts = RunFacts(name, noise_multiplier, probes.name, names, dealt.notes)
+        keys = {n: draft / "hospitals" / n / HOSPITAL_KEY for n in names}
+        members = {n: SigningKey.load_or_create(key).public for n, key in keys.items()}
+        facts = RunFacts(name, noise_multiplier, probes.name, members, dealt.notes)
         write_atomically(draft / "run.json", json.dumps(asdict(facts), indent=1).encode())
         accept(RunFolder(draft, Study.read(draft / "study.toml"), facts))
         draft.rename(parent / name)

@@ -134,7 +134,7 @@ def prepare(study: Study, workbench: Workbench) -> Workload:
 
 
 def execute(folder: RunFolder, stage: Stage) -> Outcome:
-    """Run what is left of a run, then write adapter, report and metrics.
+    """Run what is left of a run; what it came to is written by ``publish``.
 
     Raises:
         WardroundError: The run cannot go on; what was reached stays on disk for ``--resume``.
@@ -146,7 +146,7 @@ def execute(folder: RunFolder, stage: Stage) -> Outcome:
     start = _start(folder, workload, evaluate)
     final = _run_rounds(folder, evaluate, stage, start)
     records = tuple(read_book(folder.path / "rounds"))
-    outcome = Outcome(
+    return Outcome(
         folder=folder.path,
         private=study.privacy.mode is not Mode.NONE,
         before=evaluate.of(0, start.arrays),
@@ -156,8 +156,6 @@ def execute(folder: RunFolder, stage: Stage) -> Outcome:
         memory_bytes=peak_memory(),
         notes=folder.facts.notes,
     )
-    _publish(folder, workload, final.arrays, outcome)
-    return outcome
 
 
 def _start(folder: RunFolder, workload: Workload, evaluate: _Evaluation) -> Checkpoint:
@@ -194,7 +192,7 @@ def _run_rounds(
     desk = Desk(
         folder=folder.path,
         key=folder.coordinator_key,
-        members=folder.members(),
+        members=folder.facts.members,
         strategy=find_strategy(study.strategy.name),
         evaluate=evaluate.in_round,
         observer=stage.observer,
@@ -239,10 +237,11 @@ class _Evaluation:
         return known[number]
 
 
-def _publish(folder: RunFolder, workload: Workload, arrays: Arrays, outcome: Outcome) -> None:
-    """Adapter and report page."""
-    note = privacy_note(outcome)
-    study = folder.study
+def publish(folder: RunFolder, outcome: Outcome, workbench: Workbench) -> None:
+    """Write the adapter and the report page of a run."""
+    study, note = folder.study, privacy_note(outcome)
+    workload = prepare(study, workbench)
+    arrays = load_checkpoint(folder.path / "checkpoint").arrays
     workload.task.export(
         workload.trainable, study.adapter, arrays, study.model.base, folder.path / "adapter", note
     )

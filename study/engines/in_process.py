@@ -22,7 +22,6 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from wardround.client.custodian import Custodian, Surroundings
-from wardround.client.hospital import Hospital
 from wardround.client.relay import make_relay
 from wardround.server.app import make_server_app
 from wardround.study.run_folder import RunFolder
@@ -130,21 +129,15 @@ def _through_the_wire(message: Message) -> Message:
 
 
 def run_in_process(
-    main: Callable[[Grid], None],
-    folder: RunFolder,
-    surroundings: Surroundings,
-    open_custodian: Callable[[Hospital, Surroundings], Custodian] = Custodian,
+    main: Callable[[Grid], None], folder: RunFolder, surroundings: Surroundings
 ) -> None:
-    """Run ``main`` as a ServerApp against one relay per hospital; errors come through.
-
-    ``open_custodian`` lets an audit stand in a hospital's place.
-    """
+    """Run ``main`` as a ServerApp against one relay per hospital; errors come through."""
     names = dict(enumerate(folder.facts.hospitals, _FIRST_HOSPITAL_NODE))
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
     with ExitStack() as open_custodians:
         custodians = {}
         for name in names.values():
-            custodians[name] = open_custodian(folder.hospital(name), surroundings)
+            custodians[name] = Custodian(folder.hospital(name), surroundings)
             open_custodians.callback(custodians[name].close)
         relay = make_relay(lambda at: custodians[str(at.node_config["hospital"])])
         make_server_app(main)(InProcessGrid(relay, names), context)

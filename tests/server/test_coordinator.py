@@ -17,6 +17,7 @@ from wardround.privacy.chain import LedgerHead
 from wardround.privacy.envelope import open_bytes, parse_document, seal_bytes
 from wardround.privacy.errors import UntrustedPeer
 from wardround.privacy.plan import PrivacyPlan, RoundPlan, plan_from_json
+from wardround.privacy.report import Standing, hospital_report, sign_report
 from wardround.privacy.signing import SigningKey
 from wardround.privacy.units import Unit
 from wardround.server.book import HospitalAnswer, ReportBook, RoundRecord, read_book
@@ -54,10 +55,17 @@ class Fake:
             "run": plan.run,
             "round": plan.round,
             "plan_sha256": plan.sha256,
-            "report": {"epsilon_study": 0.5, "delta": 1e-5},
+            "report": self.report(plan),
             **changes,
         }
         return self.seal(header, {n: torch.full_like(a, self.step) for n, a in START.items()})
+
+    def report(self, plan: RoundPlan, seq: int = 3) -> dict[str, Any]:
+        """An honest, signed report of one round."""
+        event = plan.privacy.event
+        head = LedgerHead(seq, "a" * 64)
+        standing = Standing(self.name, "d", "private", 50, 8.0, 1e-5, event, event, head)
+        return sign_report(hospital_report(plan, standing), self.key)
 
     def declare(self) -> bytes:
         """A declaration of 50 units."""
@@ -171,13 +179,7 @@ def test_goes_on_from_a_checkpoint(consortium: Consortium) -> None:
 
 
 def test_each_plan_carries_the_ledger_head_last_seen(consortium: Consortium) -> None:
-    head = {"seq": 3, "sha256": "a" * 64}
-    consortium.fakes["east"].answer = lambda fake, plan: fake.update(
-        plan, report={"epsilon_study": 0.5, "ledger_head": head}
-    )
-    consortium.fakes["west"].answer = lambda fake, plan: fake.update(
-        plan, report={"epsilon_study": 0.5, "ledger_head": {"seq": "x"}}
-    )
+    consortium.fakes["west"].answer = refusal
     consortium.rounds = 2
     consortium.run()
     start = load_checkpoint(consortium.folder / "checkpoint")
@@ -189,17 +191,17 @@ def test_each_plan_carries_the_ledger_head_last_seen(consortium: Consortium) -> 
 
 
 def bad_shape(fake: Fake, plan: RoundPlan) -> bytes:
-    header = {"kind": "update", "plan_sha256": plan.sha256, "report": {}}
+    header = {"kind": "update", "plan_sha256": plan.sha256, "report": fake.report(plan)}
     return fake.seal(header, {"a": torch.ones(3, 3), "b": torch.ones(4)})
 
 
 def not_finite(fake: Fake, plan: RoundPlan) -> bytes:
-    header = {"kind": "update", "plan_sha256": plan.sha256, "report": {}}
+    header = {"kind": "update", "plan_sha256": plan.sha256, "report": fake.report(plan)}
     return fake.seal(header, {"a": torch.ones(2, 3), "b": torch.full((4,), float("nan"))})
 
 
 def missing_array(fake: Fake, plan: RoundPlan) -> bytes:
-    header = {"kind": "update", "plan_sha256": plan.sha256, "report": {}}
+    header = {"kind": "update", "plan_sha256": plan.sha256, "report": fake.report(plan)}
     return fake.seal(header, {"a": torch.ones(2, 3)})
 
 
@@ -231,6 +233,14 @@ def raises(fake: Fake, plan: RoundPlan) -> bytes:
     raise RuntimeError("the custodian is gone")
 
 
+def changed_report(fake: Fake, plan: RoundPlan) -> bytes:
+    return fake.update(plan, report={**fake.report(plan), "epsilon_study": 0.1})
+
+
+def old_report(fake: Fake, plan: RoundPlan) -> bytes:
+    return fake.update(plan, report=fake.report(replace(plan, run="earlier")))
+
+
 def no_report(fake: Fake, plan: RoundPlan) -> bytes:
     return fake.update(plan, report=None)
 
@@ -250,6 +260,8 @@ def no_report(fake: Fake, plan: RoundPlan) -> bytes:
         (too_short, "no valid answer"),
         (raises, "no valid answer"),
         (no_report, "sent no report"),
+        (changed_report, "does not verify"),
+        (old_report, "reports on another plan"),
     ],
 )
 def test_one_bad_answer_does_not_stop_the_others(

@@ -15,7 +15,7 @@ from wardround.privacy.accountant import epsilon
 from wardround.privacy.events import Repeated
 from wardround.study.config import Study
 from wardround.study.local import begin
-from wardround.study.runner import Stage, execute
+from wardround.study.runner import Stage, execute, publish
 
 Command = Callable[..., Any]
 
@@ -38,6 +38,7 @@ def test_a_hospital_out_of_budget_stops_and_the_others_go_on(
         tables["budget"]["epsilon"] = six
         policy.write_text(tomli_w.dumps(tables), encoding="utf-8")
         outcome = execute(folder, Stage(workbench=workbench))
+        publish(folder, outcome, workbench)
     assert len(outcome.records) == 8
     for record in outcome.records:
         first, second = record.answers

@@ -110,6 +110,7 @@ def test_private_data_is_never_used_bare(
 def test_report_checks_signatures(wardround: Command, small_study: Path, tmp_path: Path) -> None:
     run = Path(wardround("run", small_study, "--json", "--runs", tmp_path).document()["run_dir"])
     assert wardround("report", run, "--json").document()["signatures"] == "verified"
+    assert wardround("report", run, "--verify", "--json").document()["epsilons"] == "computed anew"
     first = run / "rounds" / "0001.json"
     text = first.read_text(encoding="utf-8")
     first.write_text(text.replace('"noise_multiplier": 1.0', '"noise_multiplier": 9.0', 1), "utf-8")

@@ -1,0 +1,163 @@
+"""What a privacy report says besides numbers: whom it covers, against what, what it leaves out.
+
+Plain data and sentences for data protection officers. The points follow NIST SP 800-226 (2025),
+"Guidelines for evaluating differential privacy guarantees": parameters, unit, algorithm, trust
+model, implementation hazards, access. Knows nothing of how pages are laid out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from wardround.privacy.units import Unit
+
+
+@dataclass(frozen=True)
+class Threat:
+    """Something that could go wrong for a patient.
+
+    Attributes:
+        threat: What somebody does.
+        covered: Whether this system's guarantee holds against it.
+        how: What it rests on, or why it is not covered.
+    """
+
+    threat: str
+    covered: bool
+    how: str
+
+
+THREATS = (
+    Threat(
+        "The coordinator, or whoever reads its mail, studies the updates of one hospital",
+        True,
+        "noise is added inside the hospital; the bound holds for all its updates together",
+    ),
+    Threat(
+        "Another hospital, or a user of the finished model, asks whether a patient was in the data",
+        True,
+        "they see less than the coordinator sees, and the same bound holds",
+    ),
+    Threat(
+        "A record is to be reconstructed from an update or from the model",
+        True,
+        "whoever could would also know that it was there, which the bound limits",
+    ),
+    Threat(
+        "The coordinator asks for more than was agreed, again and again",
+        True,
+        "the hospital's own policy and ledger decide; what is beyond the budget is refused",
+    ),
+    Threat(
+        "A backup of the hospital's ledger is restored, so that spent budget seems free",
+        True,
+        "signed plans carry the ledger's last known state; an older ledger is refused",
+    ),
+    Threat(
+        "The model learns what is true of all patients, and somebody concludes something of one",
+        False,
+        "that is what the study is for; it would be learnt without this patient too",
+    ),
+    Threat(
+        "Somebody breaks into the hospital's own machine",
+        False,
+        "data and keys are there in the clear; network and access rules of the hospital apply",
+    ),
+    Threat(
+        "A hospital sends made-up updates to spoil the model",
+        False,
+        "privacy is not affected; robust aggregation limits the harm",
+    ),
+    Threat(
+        "It becomes known that a hospital takes part, or how many patients it declares",
+        False,
+        "both are public by design",
+    ),
+)
+
+_NOT_COVERED = {
+    Unit.RECORD: "a patient with several records: see the figures for k records",
+    Unit.PAIR: "a patient with several pairs: see the figures for k records",
+    Unit.LIST: "a patient with several lists: see the figures for k records",
+    Unit.PATIENT: "clinicians and relatives who are named in a patient's records",
+    Unit.CLINICIAN: "patients: one clinician's records may hold many of them",
+    Unit.AUTHOR: "patients: one author's texts may speak of many of them",
+    Unit.SPEAKER: "people who are spoken of and do not speak",
+    Unit.SITE: "no separate figure for one patient: each is protected as a part of the site",
+}
+
+
+def not_covered(unit: Unit) -> list[str]:
+    """Who and what the guarantee of this unit leaves out."""
+    return [
+        _NOT_COVERED[unit],
+        "a person whose records lie at several hospitals: the hospitals' figures then add up",
+        "the number of units a hospital declares, and that it takes part",
+    ]
+
+
+def nist_points(report: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What NIST SP 800-226 asks for, answered from a hospital's report."""
+    epsilon = report["epsilon_life"]
+    figure = (
+        "no bound" if epsilon is None else f"epsilon {epsilon:.3f} at delta {report['delta']:g}"
+    )
+    return [
+        {
+            "point": "Privacy parameters",
+            "answer": f"{figure} over the data set's life; budget {report['epsilon_budget']:g}",
+        },
+        {
+            "point": "Unit of privacy",
+            "answer": f"one {report['unit']}; neighbours differ by {report['adjacency']} of one",
+        },
+        {
+            "point": "Algorithm",
+            "answer": f"{report['mechanism']}; accountant {report['accountant']}",
+        },
+        {
+            "point": "Trust model",
+            "answer": "local to the hospital: nobody outside it is trusted with un-noised values",
+        },
+        {
+            "point": "Floating point",
+            "answer": "sums in float64, noise from ChaCha20, results rounded to a lattice",
+        },
+        {
+            "point": "Side channels",
+            "answer": "refusals and stops depend on public values only; how long a round takes is "
+            "not hidden from the coordinator",
+        },
+        {
+            "point": "Access to data",
+            "answer": "only the custodian process reads records; it has no network",
+        },
+        {
+            "point": "Data collection",
+            "answer": "outside this system: the guarantee starts where records are read",
+        },
+        {
+            "point": "Utility and bias",
+            "answer": "noise hides rare groups first; compare the scores of groups before use",
+        },
+    ]
+
+
+def plain_summary(report: Mapping[str, Any], risk: Mapping[str, Any]) -> str:
+    """Two sentences for somebody who does not know what epsilon is."""
+    if report["epsilon_life"] is None:
+        return (
+            "This data set is declared public or generated and was used without protection. "
+            "Nothing in this report limits what can be learnt about a single entry."
+        )
+    at_one = next(
+        row for row in risk["most_true_positives"] if abs(row["false_positives"] - 0.01) < 1e-9
+    )
+    rate = at_one["true_positives"]
+    return (
+        f"Somebody sees everything this hospital ever sent, wants to tell whether one "
+        f"{report['unit']} was in its data, and accepts to be wrong about 1 of 100 that were not. "
+        f"At most {100 * rate:.1f} of 100 that were can be found so. Guessing would find 1 of 100."
+    )
