@@ -117,8 +117,7 @@ def _write(event: Event) -> dict[str, Any]:
             return {"kind": "repeated", "count": count, "event": _write(inner)}
         case Composed(events):
             return {"kind": "composed", "events": [_write(inner) for inner in events]}
-        case Unprotected():
-            return {"kind": "unprotected"}
+    return {"kind": "unprotected"}
 
 
 def from_json(data: Mapping[str, Any]) -> Event:

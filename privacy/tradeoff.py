@@ -26,6 +26,7 @@ PERSONS = (1, 2, 5, 10)
 
 _POINTS = 1000
 _BEYOND = 1e-10  # delta at which the curve is followed no further
+_FARTHEST = 50.0  # nor beyond this epsilon
 
 Array = NDArray[np.float64]
 
@@ -103,9 +104,7 @@ def trade_off(event: Event, records: int = 1) -> TradeOff:
     loss = Accountant(SEARCH_GRID, records).loss(event)
     if loss is None:
         return TradeOff(np.empty(0), np.empty(0))
-    farthest = float(loss.get_epsilon_for_delta(_BEYOND))
-    if not math.isfinite(farthest):
-        farthest = 50.0
+    farthest = min(float(loss.get_epsilon_for_delta(_BEYOND)), _FARTHEST)
     epsilons = np.linspace(0.0, farthest, _POINTS)
     deltas = np.asarray(loss.get_delta_for_epsilon(epsilons))
     return TradeOff(epsilons, np.clip(deltas, 0.0, 1.0))

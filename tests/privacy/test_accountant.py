@@ -35,7 +35,13 @@ from wardround.privacy.events import (
     compose,
     from_counts,
 )
-from wardround.privacy.second_opinion import epsilon_by, library_epsilon, prv_epsilon, rdp_epsilon
+from wardround.privacy.second_opinion import (
+    _translate,
+    epsilon_by,
+    library_epsilon,
+    prv_epsilon,
+    rdp_epsilon,
+)
 
 
 def steps(sampling_rate, noise_multiplier, count):
@@ -325,7 +331,8 @@ def test_after_ten_thousand_mixed_events_the_next_question_is_quick():
         taken.append(time.process_time() - start)
         assert before < after < before + 0.1
         before = after
-    assert min(taken) <= 0.2
+    # A coverage run traces every line of the library's loops, which takes twice as long.
+    assert min(taken) <= (0.2 if sys.gettrace() is None else 0.5)
     # What was known is never taken for more than it is: a fresh accountant says the same.
     assert before == pytest.approx(Accountant().epsilon(from_counts(events), 1e-5), abs=1e-6)
 
@@ -368,6 +375,8 @@ def test_second_opinions_say_what_they_cannot_do():
             opinion(RandomisedResponse(0.5, 2), 1e-5)
     with pytest.raises(ValueError, match="takes too long below"):
         prv_epsilon(Gaussian(0.3), 1e-5)
+    with pytest.raises(TypeError, match="no accounting rule"):
+        _translate("magic")
 
 
 def test_the_accountant_names_itself_and_loads_no_library():
@@ -377,6 +386,13 @@ def test_the_accountant_names_itself_and_loads_no_library():
         "assert not {'torch', 'opacus', 'dp_accounting'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_next_guess_follows_a_power_law_or_halves():
+    assert module._between((1.0, 4.0), (4.0, 1.0), 2.0) == pytest.approx(2.0)
+    assert module._between((1.0, 4.0), (4.0, 0.0), 2.0) == 2.0
+    assert module._between((1.0, math.inf), (4.0, 1.0), 2.0) == 2.0
+    assert module._between((1.0, 4.0), (4.0, 3.9), 4.0) == pytest.approx(1.00005)
 
 
 def test_polishing_finds_the_least_digit_from_either_side():

@@ -70,6 +70,12 @@ def test_a_forked_child_cannot_draw_its_parents_noise(stream):
     assert "another process" in ours.recv()
 
 
+def test_a_stream_belongs_to_one_process(monkeypatch, stream):
+    monkeypatch.setattr(module.os, "getpid", lambda: 1)
+    with pytest.raises(RuntimeError, match="another process"):
+        stream.uniform(1)
+
+
 def test_two_streams_from_the_system_share_nothing():
     a, b = (SecureStream.from_os().words(1000) for _ in range(2))
     assert not np.isin(a, b).any()

@@ -95,6 +95,18 @@ def test_a_second_process_is_refused(ledger, key):
     assert "another process holds this ledger" in done.stderr
 
 
+def test_a_second_owner_in_the_same_process_is_refused_too(ledger, key, lab):
+    with pytest.raises(LedgerError, match="another process holds this ledger"):
+        Ledger(ledger.folder, key)
+    ledger.reserve(lab.charge(1))
+
+
+def test_it_knows_which_rounds_were_charged(ledger, lab):
+    ledger.reserve(lab.charge(1))
+    assert ledger.charged("run-1", 1)
+    assert not ledger.charged("run-1", 2)
+
+
 def test_another_key_is_refused(ledger, clock):
     ledger.close()
     with pytest.raises(LedgerError, match="restore the hospital's signing key"):
