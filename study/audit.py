@@ -18,7 +18,8 @@ import math
 import secrets
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,13 +27,15 @@ from typing import Any
 
 import tomli_w
 import torch
+from flwr.app import Context, RecordDict
+from flwr.serverapp import Grid
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from wardround.client.custodian import Custodian, Surroundings
-from wardround.client.hospital import Hospital, group_by_unit
-from wardround.client.tasks.base import Record
+from wardround.client.hospital import Hospital
+from wardround.client.relay import make_relay
 from wardround.client.training import Workload
 from wardround.client.workbench import Workbench
 from wardround.privacy.audit import (
@@ -42,31 +45,28 @@ from wardround.privacy.audit import (
     clopper_pearson,
     one_run_epsilon,
 )
-from wardround.privacy.canaries import most_distinct, took_part
-from wardround.privacy.clipping import clip_factors
+from wardround.privacy.canaries import evidence, seen_deviation
 from wardround.privacy.errors import BadInput
 from wardround.privacy.plan import Mode, PrivacyPlan, RoundPlan
 from wardround.privacy.policy import Policy, Provenance
 from wardround.privacy.tables import read_toml
+from wardround.server.app import make_server_app
 from wardround.server.coordinator import RoundFailed
 from wardround.strategies.codec import decode
+from wardround.study.canaries import Planted, Unit, plant, unit_gradients
 from wardround.study.config import Study
-from wardround.study.engines.in_process import run_in_process
+from wardround.study.engines.in_process import InProcessGrid
 from wardround.study.local import begin
 from wardround.study.run_folder import RunFolder
 from wardround.study.runner import Stage, execute, prepare
 
 log = logging.getLogger("wardround.audit")
 
-Unit = Sequence[Record]
 Exchanges = list[tuple[bytes, bytes]]
 
 SCOPE = "made-up records only; no hospital's own data was read"
-_LEARNING_RATE = 0.1  # of plain SGD; only shapes where later gradients are taken
-_MOST_DEALS = 12
+_LEARNING_RATE = 1e-3  # of plain SGD; so low that canaries stay as distinct as when chosen
 _MOST_STEPS = 60
-_CANDIDATES = 4  # a canary is chosen among this many
-_CHUNK = 64
 _SIGNATURE_BYTES = 64
 
 
@@ -108,26 +108,6 @@ class AuditSetup:
         With few steps many canaries are never sampled, so a low score means little.
         """
         return Guessing(self.canaries, self.canaries // 3, 0)
-
-
-@dataclass(frozen=True)
-class Planted:
-    """Who is in the audited hospital: all ``ordinary`` units, and canaries by their coins."""
-
-    ordinary: tuple[Unit, ...]
-    canaries: tuple[Unit, ...]
-    coins: Tensor
-
-    @property
-    def present(self) -> list[Unit]:
-        """What the hospital trains on."""
-        there = zip(self.canaries, self.coins.tolist(), strict=True)
-        return [*self.ordinary, *(canary for canary, coin in there if coin)]
-
-    @property
-    def possible(self) -> list[Unit]:
-        """What the guesser knows: everything that could be there, canaries first."""
-        return [*self.canaries, *self.ordinary]
 
 
 @dataclass(frozen=True)
@@ -200,10 +180,10 @@ def audit_study(path: Path, setup: AuditSetup) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(seed)
     protected = None
     with Workbench() as workbench:
-        planted = plant(study, setup, workbench, generator)
+        planted = plant(study, setup.canaries, setup.ordinary, workbench, generator)
         if study.privacy.mode is not Mode.NONE:
-            protected = audit_run(_stepwise(study, setup), setup, planted, workbench)
-        bare = audit_run(_stepwise(study.with_mode_none(), setup), setup, planted, workbench)
+            protected = audit_run(stepwise(study, setup), setup, planted, workbench)
+        bare = audit_run(stepwise(study.with_mode_none(), setup), setup, planted, workbench)
     return {
         "study": study.study.name,
         "task": study.study.task,
@@ -223,49 +203,16 @@ def audit_study(path: Path, setup: AuditSetup) -> dict[str, Any]:
     }
 
 
-def plant(
-    study: Study, setup: AuditSetup, workbench: Workbench, generator: torch.Generator
-) -> Planted:
-    """Ordinary and canary units from the task's own generator, and the coins.
-
-    Canaries come from other deals than the ordinary ones, and are those whose gradients at the
-    start are the most distinct; all of that is public and decided before any coin is thrown.
-    """
-    workload = prepare(study, workbench)
-    seed = study.study.seed
-    dealt = _different(_deal(study, workload, seed))
-    ordinary = dealt[: setup.ordinary]
-    candidates: list[Unit] = []
-    for number in range(1, _MOST_DEALS + 1):
-        fresh = _different([*ordinary, *candidates, *_deal(study, workload, seed + number)])
-        candidates = fresh[len(ordinary) :]
-        if len(candidates) >= _CANDIDATES * setup.canaries:
-            break
-    order = torch.randperm(len(candidates), generator=generator)
-    candidates = [candidates[i] for i in order[: _CANDIDATES * setup.canaries].tolist()]
-    slopes = unit_gradients(workload, candidates, study.privacy.clip_norm)
-    chosen = most_distinct(slopes, setup.canaries)
-    if len(chosen) < setup.canaries:
-        raise BadInput(
-            f"--canaries is {setup.canaries}; task {study.study.task!r} makes up only "
-            f"{len(chosen)} records that differ enough"
-        )
-    coins = torch.rand(setup.canaries, generator=generator) < 0.5
-    return Planted(tuple(ordinary), tuple(candidates[i] for i in chosen), coins)
-
-
 def audit_run(study: Study, setup: AuditSetup, planted: Planted, workbench: Workbench) -> Findings:
     """Run the study with one hospital in a throw-away folder, score, guess, compare."""
     exchanges: Exchanges = []
     with tempfile.TemporaryDirectory(prefix="wardround-audit-") as scratch:
         folder = begin(study, Path(scratch), None, workbench, _accept)
-        alone = replace(folder.facts, hospitals=folder.facts.hospitals[:1])
-        folder = replace(folder, facts=alone)
-        custodian = partial(AuditedCustodian, planted=planted, exchanges=exchanges)
-        engine = partial(run_in_process, open_custodian=custodian)
+        engine = partial(_engine, planted=planted, exchanges=exchanges)
         _execute_patiently(folder, Stage(workbench=workbench, engine=engine))
-        units = Policy.read(folder.hospital(alone.hospitals[0]).policy).data.declared_units
-    plan = study.privacy_plan(alone.noise_multiplier, units)
+        audited = folder.hospital(folder.facts.hospitals[0])
+        units = Policy.read(audited.policy).data.declared_units
+    plan = study.privacy_plan(folder.facts.noise_multiplier, units)
     workload = prepare(study, workbench)
     scores = torch.zeros(setup.canaries, dtype=torch.float64)
     claimed = None
@@ -289,6 +236,21 @@ def audit_run(study: Study, setup: AuditSetup, planted: Planted, workbench: Work
     )
 
 
+def _engine(
+    main: Callable[[Grid], None],
+    folder: RunFolder,
+    around: Surroundings,
+    planted: Planted,
+    exchanges: Exchanges,
+) -> None:
+    """As the in-process engine, but only the audited hospital takes part."""
+    name, node = folder.facts.hospitals[0], 100
+    with closing(AuditedCustodian(folder.hospital(name), around, planted, exchanges)) as custodian:
+        grid = InProcessGrid(make_relay(lambda _: custodian), {node: name})
+        context = Context(1, 0, node_config={}, state=RecordDict(), run_config={})
+        make_server_app(main)(grid, context)
+
+
 def _execute_patiently(folder: RunFolder, stage: Stage) -> None:
     """Run to the end, asking again when a round failed, at most once a step on average.
 
@@ -307,30 +269,10 @@ def _execute_patiently(folder: RunFolder, stage: Stage) -> None:
 
 def score_step(workload: Workload, planted: Planted, plan: PrivacyPlan, total: Tensor) -> Tensor:
     """What one noised sum says about each canary, shape ``(canaries,)``."""
-    bare = plan.mode is Mode.NONE
-    slopes = unit_gradients(workload, planted.possible, math.inf if bare else plan.clip_norm)
-    canaries = len(planted.canaries)
-    prior = torch.full((len(slopes),), plan.sampling_rate)
-    prior[:canaries] /= 2
-    prior.clamp_(max=1 - 1e-6)  # at sampling rate 1 an ordinary record is certain to be there
-    deviation = 0.0 if bare else plan.noise_multiplier * plan.clip_norm
-    return took_part(total, slopes, prior, deviation)[:canaries]
-
-
-def unit_gradients(workload: Workload, units: Sequence[Unit], clip_norm: float) -> Tensor:
-    """Each unit's clipped gradient at the model's present values, ``(units, parameters)``."""
-    rows = []
-    with workload.engine:
-        for start in range(0, len(units), _CHUNK):
-            batch = workload.task.collate(
-                units[start : start + _CHUNK], workload.tokenizer, workload.task_config
-            )
-            losses = partial(workload.task.losses, workload.trainable.model, batch)
-            slopes = workload.engine.gradients(losses, batch.unit_of_row, batch.units)
-            factors = clip_factors(slopes, clip_norm).cpu().float()
-            flat = torch.cat([slopes[name].flatten(1).cpu() for name in sorted(slopes)], 1)
-            rows.append(flat.float() * factors.unsqueeze(1))
-    return torch.cat(rows)
+    bound = math.inf if plan.mode is Mode.NONE else plan.clip_norm
+    slopes = unit_gradients(workload, planted.possible, bound)
+    noise = seen_deviation(total, slopes)
+    return evidence(total, slopes, len(planted.canaries), plan.sampling_rate, noise)
 
 
 def show_audit(console: Console, document: Mapping[str, Any]) -> None:
@@ -359,7 +301,7 @@ def show_audit(console: Console, document: Mapping[str, Any]) -> None:
     )
 
 
-def _stepwise(study: Study, setup: AuditSetup) -> Study:
+def stepwise(study: Study, setup: AuditSetup) -> Study:
     """The study with every step in view, and with the noise of the whole."""
     noise = study.noise_multiplier()
     steps = setup.steps_at(study.privacy.sampling_rate)
@@ -380,26 +322,6 @@ def _accept(draft: RunFolder) -> None:
         tables["allow"] |= {"min_noise_multiplier": 1e-9, "max_rounds": 10**6, "min_units": 1}
         tables["data"]["provenance"] = Provenance.GENERATED.value
         path.write_text(tomli_w.dumps(tables), encoding="utf-8")
-
-
-def _deal(study: Study, workload: Workload, seed: int) -> list[Unit]:
-    """The units of all hospitals of one made-up deal."""
-    units: list[Unit] = []
-    with tempfile.TemporaryDirectory(prefix="wardround-audit-") as scratch:
-        count = study.hospitals.count
-        dealt = workload.task.deal(None, Path(scratch) / "dealt", count, seed, study.task)
-        for source in dealt.records:
-            records = workload.task.load(source, study.task)
-            units.extend(group_by_unit(records, study.privacy.unit, source))
-    return units
-
-
-def _different(units: Sequence[Unit]) -> list[Unit]:
-    """The first of each kind: units whose contents are equal cannot be told apart."""
-    kinds: dict[str, Unit] = {}
-    for unit in units:
-        kinds.setdefault(repr([record.content for record in unit]), unit)
-    return list(kinds.values())
 
 
 def _flat(arrays: Mapping[str, Tensor]) -> Tensor:
