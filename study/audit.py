@@ -318,7 +318,8 @@ def _accept(draft: RunFolder) -> None:
     for name in draft.facts.hospitals:
         path = draft.hospital(name).policy
         tables = read_toml(path)
-        tables["budget"]["epsilon"] = 1e6
+        privacy = draft.study.privacy
+        tables["budget"] |= {"epsilon": 1e6, "delta": privacy.delta, "unit": privacy.unit.value}
         tables["allow"] |= {"min_noise_multiplier": 1e-9, "max_rounds": 10**6, "min_units": 1}
         tables["data"]["provenance"] = Provenance.GENERATED.value
         path.write_text(tomli_w.dumps(tables), encoding="utf-8")
