@@ -89,6 +89,7 @@ def operations(tmp_path, key, lab, clock):
     return disk.count
 
 
+@pytest.mark.slow
 def test_every_crash_at_every_operation(tmp_path: Path, key, lab, clock):
     total, faults = operations(tmp_path, key, lab, clock), 0
     for fail_at in range(1, total + 1):

@@ -13,6 +13,7 @@ KILLS = 40
 
 
 @pytest.mark.fault
+@pytest.mark.slow
 def test_killed_owners_lose_nothing(tmp_path: Path):
     worker = Path(__file__).with_name("kill_worker.py")
     done = subprocess.run(
