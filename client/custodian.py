@@ -157,6 +157,7 @@ class Custodian:
             self._around.stream(),
             self._step_observer(),
         )
+        reservation.require_covers(change.event)
         report = self._report(plan)
         reply = self._reply_update(plan, change, report)
         log.info("trained round=%d seconds=%.3f", plan.round, time.perf_counter() - started)
