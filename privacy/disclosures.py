@@ -132,7 +132,8 @@ def nist_points(report: Mapping[str, Any]) -> list[dict[str, str]]:
         },
         {
             "point": "Access to data",
-            "answer": "only the custodian process reads records; it has no network",
+            "answer": "only the custodian reads records; the relay beside it sees signed bytes. "
+            "Where both share one process, as on a single machine, nothing isolates them",
         },
         {
             "point": "Data collection",
