@@ -14,15 +14,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wardround.client.hospital import Hospital, group_by_unit, share
+from wardround.client.hospital import Hospital, group_units, share
 from wardround.client.tasks.base import Record
 from wardround.client.tasks.registry import find_task
 from wardround.client.trainable import check_arrays
-from wardround.client.training import OnStep, TrainingConfig, Workload, train_round
+from wardround.client.training import (
+    OnStep,
+    Round,
+    TrainingConfig,
+    Workload,
+    check_plan,
+    train_round,
+)
 from wardround.client.workbench import Workbench
 from wardround.privacy.accountant import epsilon
 from wardround.privacy.envelope import open_bytes, parse_document, seal_bytes
-from wardround.privacy.errors import BadMessage, PolicyRefused, WardroundError
+from wardround.privacy.errors import BadInput, BadMessage, PolicyRefused, WardroundError
 from wardround.privacy.ledger import Charge, Ledger
 from wardround.privacy.noise import Arrays, Noised
 from wardround.privacy.plan import RoundPlan, plan_from_json
@@ -31,6 +38,7 @@ from wardround.privacy.report import Standing, hospital_report, sign_report
 from wardround.privacy.signing import SigningKey, canonical, sha256
 from wardround.privacy.stream import SecureStream
 from wardround.privacy.tables import from_table
+from wardround.privacy.units import Unit
 from wardround.strategies.codec import decode, encode
 
 log = logging.getLogger("wardround.custodian")
@@ -127,8 +135,21 @@ class Custodian:
             )
 
     def units(self, plan: RoundPlan) -> Sequence[Sequence[Record]]:
-        """This hospital's records, grouped by the unit the plan protects."""
-        return group_by_unit(self._load(plan), plan.privacy.unit, self.hospital.records)
+        """This hospital's records, grouped by the unit the plan protects.
+
+        A whole site is one unit whatever the records say; its records come grouped as the task
+        prefers.
+
+        Raises:
+            BadInput: A record does not say who owns it; which one stays in the hospital's log.
+        """
+        records, unit = self._load(plan), plan.privacy.unit
+        kind = find_task(plan.task).units[0] if unit is Unit.SITE else unit
+        try:
+            return group_units(records, kind)
+        except BadInput as error:
+            log.error("%s: %s", self.hospital.records, error)
+            raise BadInput(f"some record names no {kind}; the hospital's log says which") from error
 
     def _train(self, plan: RoundPlan, arrays_block: bytes) -> bytes:
         """Decide, charge, train, store."""
@@ -143,19 +164,22 @@ class Custodian:
         _, arrays = decode(arrays_block, "arrays")
         workload = self._prepare(plan)
         check_arrays(arrays, workload.trainable.shapes)
+        check_plan(plan.privacy, workload.trainable)
         units = self.units(plan)
         reservation = self._ledger.reserve(
             Charge(plan.study, plan.run, plan.round, plan.sha256, dataset, unit, plan.privacy.event)
         )
         change = train_round(
-            workload,
-            units,
+            Round(
+                workload,
+                units,
+                plan.privacy,
+                training,
+                reservation,
+                self._around.stream(),
+                self._step_observer(),
+            ),
             arrays,
-            plan.privacy,
-            training,
-            reservation,
-            self._around.stream(),
-            self._step_observer(),
         )
         reservation.require_covers(change.event)
         report = self._report(plan)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wardround.client.tasks.base import Record
-from wardround.privacy.errors import BadInput
+from wardround.privacy.ownership import group_records
 from wardround.privacy.units import Unit
 
 HOSPITAL_KEY = Path("keys") / "signing.pem"  # inside the hospital's folder
@@ -54,15 +54,11 @@ def share(records: Sequence[Record], part: tuple[int, int]) -> list[Record]:
     return list(records[index::parts])
 
 
-def group_by_unit(records: Sequence[Record], unit: Unit, where: Path) -> list[list[Record]]:
+def group_units(records: Sequence[Record], kind: Unit) -> list[list[Record]]:
     """Records of the same owner together, one list a privacy unit, in order of first appearance.
 
     Raises:
         BadInput: A record does not say who owns it at this granularity.
     """
-    groups: dict[str, list[Record]] = {}
-    for record in records:
-        if unit not in record.owners:
-            raise BadInput(f"{where}: record {record.id!r} names no {unit}")
-        groups.setdefault(record.owners[unit], []).append(record)
-    return list(groups.values())
+    grouping = group_records([record.owners for record in records], [kind])
+    return [[records[i] for i in members] for members in grouping.members]

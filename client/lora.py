@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from wardround.client.trainable import Trainable, check_arrays
-from wardround.privacy.errors import BadInput
+from wardround.privacy.errors import BadInput, PolicyRefused
 from wardround.privacy.tables import from_table, nearest
 
 ADAPTER_NAME = "default"
@@ -105,6 +105,21 @@ def attach_lora(model: nn.Module, config: AdapterConfig, generator: torch.Genera
                 parameter.zero_()
     adapted.eval()
     return Trainable(adapted, parameters, detach=adapted.unload)
+
+
+def factor_groups(names: Iterable[str]) -> dict[str, str]:
+    """Which of the two LoRA factors, ``A`` or ``B``, each parameter is; for mechanisms that care.
+
+    Raises:
+        PolicyRefused: A parameter is neither.
+    """
+    groups = {}
+    for name in names:
+        factor = next((f for f in "AB" if f".lora_{f}." in name), "")
+        if not factor:
+            raise PolicyRefused(f"{name} is no LoRA factor; DP-LoRA as published trains no others")
+        groups[name] = factor
+    return groups
 
 
 @contextmanager

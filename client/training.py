@@ -1,8 +1,9 @@
-"""One hospital's round: DP-SGD from the coordinator's values to a change that may leave.
+"""One hospital's round: from the coordinator's values to a change that may leave.
 
-Reads like algorithm 1 of Abadi et al. (2016): sample, per-unit gradients, clip, sum, noise, step.
-What is private stays inside the loop body; from ``privatise`` on every value is ``Noised`` and
-carries its event. Knows nothing of ledger files, policies, tasks' insides or the network.
+Reads like algorithm 1 of Abadi et al. (2016): sample, per-unit gradients, clip, sum, noise, step;
+or like algorithm 1 of McMahan et al. (2018): train, clip the whole change, noise. What is private
+stays inside; from ``privatise`` on every value is ``Noised`` and carries its event. Knows nothing
+of ledger files, policies, tasks' insides or the network.
 """
 
 from __future__ import annotations
@@ -11,20 +12,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from wardround.client.engine.base import Engine
-from wardround.client.tasks.base import Record, Task, TaskConfig
+from wardround.client.gradients import Workload, clipped_sum, mean_gradient
+from wardround.client.lora import factor_groups
+from wardround.client.sampling import Sample, Units, draw
 from wardround.client.trainable import Trainable
 from wardround.privacy.clipping import Clipped
-from wardround.privacy.errors import WardroundError
+from wardround.privacy.errors import PolicyRefused, WardroundError
 from wardround.privacy.noise import Noised, from_coordinator
-from wardround.privacy.plan import PrivacyPlan
+from wardround.privacy.plan import Mechanism, Mode, PrivacyPlan
 from wardround.privacy.reservation import Reservation
+from wardround.privacy.session import Session, start_session
 from wardround.privacy.stream import SecureStream
+
+__all__ = ["OnStep", "Optimizer", "TrainingConfig", "Workload", "check_plan", "train_round"]
 
 Arrays = Mapping[str, Tensor]
 OnStep = Callable[[int, int], None]
@@ -81,90 +85,131 @@ class TrainingConfig:
         return torch.optim.SGD(parameters, lr=self.learning_rate, momentum=self.momentum)
 
 
+def check_plan(plan: PrivacyPlan, trainable: Trainable) -> None:
+    """Refuse, before anything is charged, a mechanism that cannot run on this trainable.
+
+    Raises:
+        PolicyRefused: Saying what does not fit; depends on plan and model alone.
+    """
+    if plan.mechanism is Mechanism.ONE_SHOT:
+        raise PolicyRefused("mechanism is 'one-shot', which sends statistics; this task trains")
+    if plan.mechanism is Mechanism.RECONSTRUCTION:
+        found = len(set(factor_groups(trainable.parameters).values()))
+        if found != plan.groups:
+            raise PolicyRefused(f"groups is {plan.groups}; this adapter has factors of {found}")
+
+
 @dataclass(frozen=True)
-class Workload:
-    """What a round trains on and with; several hospitals may share all of it but the records.
+class Round:
+    """What one round at one hospital is made of.
 
     Attributes:
-        task: Turns records into one loss a unit.
-        task_config: The task's settings.
-        trainable: The model and what moves in it.
-        engine: Forms one gradient a unit.
-        tokenizer: Passed through to the task.
-    """
-
-    task: Task
-    task_config: TaskConfig
-    trainable: Trainable
-    engine: Engine
-    tokenizer: Any
-
-
-def train_round(
-    workload: Workload,
-    units: Sequence[Sequence[Record]],
-    arrays: Arrays,
-    plan: PrivacyPlan,
-    training: TrainingConfig,
-    reservation: Reservation,
-    stream: SecureStream,
-    on_step: OnStep,
-) -> Noised:
-    """The change of the trainable values after ``plan.steps`` private steps.
-
-    Args:
         workload: Task, model and engine.
-        units: The hospital's records, one inner sequence a privacy unit.
-        arrays: The coordinator's values to start from.
+        units: The hospital's records, one inner sequence a privacy unit; where the plan protects
+            the whole site, one a unit of the task.
         plan: Sampler, clip, noise and event.
         training: The optimizer's settings.
         reservation: The ledger's proof of charge for this round.
         stream: Selection and noise.
         on_step: Called with (step, steps) after each step; must not look at data.
-
-    Privacy: costs ``plan.event``; every step is charged through ``reservation``.
     """
-    trainable = workload.trainable
-    trainable.write(arrays)
-    optimizer = training.start(list(trainable.parameters.values()))
 
-    def step(_: Arrays, gradient: Arrays) -> dict[str, Tensor]:
-        for name, parameter in trainable.parameters.items():
-            parameter.grad = gradient[name].to(parameter)
-        optimizer.step()
-        optimizer.zero_grad()
-        return trainable.read()
+    workload: Workload
+    units: Units
+    plan: PrivacyPlan
+    training: TrainingConfig
+    reservation: Reservation
+    stream: SecureStream
+    on_step: OnStep
 
-    model = from_coordinator(arrays)
-    with workload.engine:
-        for number in range(1, plan.steps + 1):
-            chosen = plan.select(len(units), stream)
-            clipped = _clipped_gradient(workload, units, chosen, plan, training.micro_batch)
-            model = model.combine(plan.privatise(clipped, reservation, stream), step)
-            on_step(number, plan.steps)
-    change = model.then(lambda after: {name: after[name] - arrays[name] for name in after})
-    require_change(change.value)
+    def draw(self) -> Sample:
+        """The records of the next step."""
+        return draw(self.plan, self.units, self.stream)
+
+
+def train_round(round_: Round, arrays: Arrays) -> Noised:
+    """The change of the trainable values, starting from the coordinator's, after one round.
+
+    Raises:
+        WardroundError: Nothing moved although somebody's data was looked at.
+
+    Privacy: costs ``plan.event``, and the reservation pays for every part of it. Whether the round
+    was empty shows only where nothing is protected anyway: noise always moves something.
+    """
+    plan, workload = round_.plan, round_.workload
+    workload.trainable.write(arrays)
+    if plan.mechanism is Mechanism.WHOLE_UPDATE:
+        change, looked = _whole_update(round_, arrays)
+    elif plan.mechanism is Mechanism.RECONSTRUCTION:
+        change, looked = _noised_steps(round_, arrays, plan, partial(_clipped_batch, round_))
+    else:
+        session, micro_batch = start_session(plan), round_.training.micro_batch
+        with workload.engine:
+            clip = partial(clipped_sum, workload, session=session, micro_batch=micro_batch)
+            change, looked = _noised_steps(round_, arrays, session, clip)
+    if looked or plan.mode is not Mode.NONE:
+        require_change(change.value)
     return change
 
 
-def _clipped_gradient(
-    workload: Workload,
-    units: Sequence[Sequence[Record]],
-    chosen: Sequence[int],
-    plan: PrivacyPlan,
-    micro_batch: int,
-) -> Clipped:
-    """The sum of the chosen units' clipped gradients, a few units at a time."""
-    total = plan.clipped_sum(workload.trainable.shapes)
-    for start in range(0, len(chosen), micro_batch):
-        members = chosen[start : start + micro_batch]
-        batch = workload.task.collate(
-            [units[i] for i in members], workload.tokenizer, workload.task_config
-        )
-        losses = partial(workload.task.losses, workload.trainable.model, batch)
-        gradients = workload.engine.gradients(losses, batch.unit_of_row, batch.units)
-        total.add(gradients, members)
-    return total.close()
+def _noised_steps(
+    round_: Round, arrays: Arrays, session: Session, clip: Callable[[Sample], Clipped]
+) -> tuple[Noised, bool]:
+    """Steps on noised gradients, and whether any unit was in any of them."""
+    move = _Move(round_.workload.trainable, round_.training)
+    model, looked = from_coordinator(arrays), False
+    for number in range(1, round_.plan.steps + 1):
+        sample = round_.draw()
+        looked = looked or bool(sample.members)
+        noised = session.privatise(clip(sample), round_.reservation, round_.stream)
+        model = model.combine(noised, lambda _, gradient: move(gradient))
+        round_.on_step(number, round_.plan.steps)
+    return model.then(lambda after: _difference(after, arrays)), looked
+
+
+def _clipped_batch(round_: Round, sample: Sample) -> Clipped:
+    """The batch's mean gradient with factors A and B clipped apart, as DP-LoRA was published."""
+    gradient = mean_gradient(round_.workload, sample, round_.training.micro_batch)
+    return round_.plan.clip_batch_gradient(gradient, factor_groups(gradient))
+
+
+def _whole_update(round_: Round, arrays: Arrays) -> tuple[Noised, bool]:
+    """Ordinary steps at home; their whole change is clipped and noised once."""
+    plan, trainable = round_.plan, round_.workload.trainable
+    move = _Move(trainable, round_.training)
+    looked = False
+    try:
+        after: Arrays = trainable.read()
+        for number in range(1, plan.steps + 1):
+            sample = round_.draw()
+            looked = looked or bool(sample.members)
+            after = move(mean_gradient(round_.workload, sample, round_.training.micro_batch))
+            round_.on_step(number, plan.steps)
+    finally:
+        trainable.write(arrays)  # a shared model must not go on holding one hospital's bare values
+    clipped = plan.clip_update(_difference(after, arrays))
+    return plan.privatise(clipped, round_.reservation, round_.stream), looked
+
+
+class _Move:
+    """An optimizer over the trainable parameters: a gradient in, the values after the step out."""
+
+    def __init__(self, trainable: Trainable, training: TrainingConfig) -> None:
+        self._trainable = trainable
+        self._optimizer = training.start(list(trainable.parameters.values()))
+
+    def __call__(self, gradient: Arrays) -> dict[str, Tensor]:
+        """One step."""
+        for name, parameter in self._trainable.parameters.items():
+            parameter.grad = gradient[name].to(parameter)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return self._trainable.read()
+
+
+def _difference(after: Arrays, before: Arrays) -> dict[str, Tensor]:
+    """What changed."""
+    return {name: array - before[name] for name, array in after.items()}
 
 
 def require_change(change: Arrays) -> None:

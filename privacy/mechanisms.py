@@ -180,7 +180,8 @@ class PrivacyPlan:
         """
         count = len(set(groups.values()))
         bound("groups", count, count == self.groups, f"{self.groups}, as the plan accounts for")
-        return clip_batch_gradient(gradient, groups, self.clip_norm, self.unit)
+        limit = math.inf if self.mode is Mode.NONE else self.clip_norm
+        return clip_batch_gradient(gradient, groups, limit, self.unit)
 
     def privatise(self, clipped: Clipped, reservation: Reservation, stream: SecureStream) -> Noised:
         """The noised mean of one step: sum, noise, division by the public denominator.
@@ -212,10 +213,12 @@ class PrivacyPlan:
         """Refuse a sum that was not clipped for this plan: its noise would be another's."""
         if clipped.unit is not self.unit:
             raise ValueError(f"the sum is over {clipped.unit}s; the plan protects a {self.unit}")
+        if self.mode is Mode.NONE:
+            return
         limit = clip_norm
         if self.mechanism is Mechanism.RECONSTRUCTION:
             limit *= self.noise_multiplier / self.effective_multiplier
-        if self.mode is not Mode.NONE and not math.isclose(clipped.bound, limit, rel_tol=1e-12):
+        if not math.isclose(clipped.bound, limit, rel_tol=1e-12):
             raise ValueError(f"the sum's bound is {clipped.bound:g}; the plan's is {limit:g}")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wardround.client.hospital import group_by_unit
+from wardround.client.hospital import group_units
 from wardround.client.tasks.base import Record
 from wardround.client.training import Workload
 from wardround.client.workbench import Workbench
@@ -107,7 +107,7 @@ def _deal(study: Study, workload: Workload, seed: int) -> list[Unit]:
         dealt = workload.task.deal(None, Path(scratch) / "dealt", count, seed, study.task)
         for source in dealt.records:
             records = workload.task.load(source, study.task)
-            units.extend(group_by_unit(records, study.privacy.unit, source))
+            units.extend(group_units(records, study.privacy.unit))
     return units
 
 

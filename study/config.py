@@ -1,7 +1,7 @@
 """The study file: what a coordinator writes, checked before anything starts.
 
 One frozen dataclass a table of ``study.toml``. Unknown keys are errors that suggest the nearest
-known one; every error names file, field, value and bound. Importing this module imports no torch.
+known one; every error names file, field, value and bound.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from wardround.privacy.adaptive import AdaptiveClip
+from wardround.privacy.clipping import ClipRule
 from wardround.privacy.errors import BadInput
-from wardround.privacy.plan import Mode, PrivacyPlan
+from wardround.privacy.events import Repeated
+from wardround.privacy.plan import Mechanism, Mode, PrivacyPlan
 from wardround.privacy.tables import from_table, read_toml, refuse_unknown
 from wardround.privacy.units import Unit
 
@@ -96,6 +99,11 @@ class PrivacySection:
         comparison).
         epsilon: Target over the whole study; the noise is calibrated to it. Or give
         noise_multiplier: and epsilon is reported.
+        mechanism: What a round does to the data.
+        clip_rule: How a contribution is brought to its bound.
+        adaptive: How the clip norm follows the data; ``[privacy.adaptive]``.
+        max_records: Most records of one unit that enter a step.
+        groups: For the reconstruction, how many factors are clipped apart.
     """
 
     clip_norm: float
@@ -106,9 +114,13 @@ class PrivacySection:
     mode: Mode = Mode.LOCAL
     epsilon: float | None = None
     noise_multiplier: float | None = None
+    mechanism: Mechanism = Mechanism.DP_SGD
+    clip_rule: ClipRule = ClipRule.FLAT
+    adaptive: AdaptiveClip | None = None
+    max_records: int | None = None
+    groups: int = 2
 
     def __post_init__(self) -> None:
-        _check("clip_norm", self.clip_norm, 0 < self.clip_norm < math.inf, "greater than 0")
         rate = self.sampling_rate
         _check("sampling_rate", rate, 0 < rate <= 1, "greater than 0 and at most 1")
         _check("steps_per_round", self.steps_per_round, self.steps_per_round >= 1, "1 or more")
@@ -121,6 +133,26 @@ class PrivacySection:
             raise ValueError("mode is 'none'; remove epsilon and noise_multiplier")
         if self.mode is Mode.LOCAL and given != 1:
             raise ValueError("give either epsilon or noise_multiplier, not both and not neither")
+        # The plan knows what goes with what; noise this small never clashes with adaptive clipping.
+        self.plan(0.0 if self.mode is Mode.NONE else 1e-9, 1)
+
+    def plan(self, noise_multiplier: float, declared_units: int) -> PrivacyPlan:
+        """One round's plan for a hospital that declares this many units."""
+        counted = self.mechanism in (Mechanism.DP_SGD, Mechanism.ONE_SHOT)
+        return PrivacyPlan(
+            unit=self.unit,
+            clip_norm=self.clip_norm,
+            noise_multiplier=noise_multiplier,
+            sampling_rate=self.sampling_rate,
+            steps=self.steps_per_round,
+            expected_units=self.sampling_rate * declared_units if counted else 1.0,
+            mode=self.mode,
+            mechanism=self.mechanism,
+            clip_rule=self.clip_rule,
+            adaptive=self.adaptive,
+            max_records=self.max_records,
+            groups=self.groups,
+        )
 
 
 @dataclass(frozen=True)
@@ -202,36 +234,45 @@ class Study:
 
     def with_mode_none(self) -> Study:
         """The same study without clipping and noise, for comparison on public or made-up data."""
-        bare = replace(self.privacy, mode=Mode.NONE, epsilon=None, noise_multiplier=None)
+        bare = replace(
+            self.privacy, mode=Mode.NONE, epsilon=None, noise_multiplier=None, adaptive=None
+        )
         return replace(self, privacy=bare)
 
     def noise_multiplier(self) -> float:
-        """As given, or calibrated so that the whole study stays within ``epsilon``."""
-        from wardround.privacy.accountant import calibrate_noise_multiplier
+        """As given, or calibrated so that the whole study stays within ``epsilon``.
 
-        privacy = self.privacy
+        Raises:
+            BadInput: The target is out of reach, or its noise does not fit the other settings.
+        """
+        from wardround.privacy.accountant import calibrate
+
+        privacy, rounds = self.privacy, self.study.rounds
         if privacy.mode is Mode.NONE:
             return 0.0
         if privacy.noise_multiplier is not None:
             return privacy.noise_multiplier
         assert privacy.epsilon is not None
-        steps = self.study.rounds * privacy.steps_per_round
-        return calibrate_noise_multiplier(
-            privacy.epsilon, privacy.delta, privacy.sampling_rate, steps
-        )
+        fixed = replace(privacy, adaptive=None)  # costs the same, and bounds no multiplier
+        try:
+            return calibrate(
+                lambda noise: Repeated(fixed.plan(noise, 1).event, rounds),
+                privacy.epsilon,
+                privacy.delta,
+            )
+        except ValueError as error:
+            raise BadInput(f"{self.path} [privacy] {error}") from error
 
     def privacy_plan(self, noise_multiplier: float, declared_units: int) -> PrivacyPlan:
-        """One round's privacy plan for a hospital that declares this many units."""
-        privacy = self.privacy
-        return PrivacyPlan(
-            unit=privacy.unit,
-            clip_norm=privacy.clip_norm,
-            noise_multiplier=noise_multiplier,
-            sampling_rate=privacy.sampling_rate,
-            steps=privacy.steps_per_round,
-            expected_units=privacy.sampling_rate * declared_units,
-            mode=privacy.mode,
-        )
+        """One round's privacy plan for a hospital that declares this many units.
+
+        Raises:
+            BadInput: This noise does not fit the other settings.
+        """
+        try:
+            return self.privacy.plan(noise_multiplier, declared_units)
+        except ValueError as error:
+            raise BadInput(f"{self.path} [privacy] {error}") from error
 
 
 def _check(name: str, value: object, holds: bool, bound: str) -> None:

@@ -27,6 +27,7 @@ from wardround.client.workbench import Workbench
 from wardround.privacy.errors import BadInput
 from wardround.privacy.plan import Mode
 from wardround.privacy.tables import from_table
+from wardround.privacy.units import Unit
 from wardround.server.book import RoundRecord, read_book
 from wardround.server.coordinator import Agenda, Coordinator, Desk, Observer
 from wardround.server.page import write_page
@@ -111,7 +112,7 @@ def check_study(study: Study) -> None:
     find_strategy(study.strategy.name)
     task = find_task(study.study.task)
     task.check(study.task)
-    if study.privacy.unit not in task.units:
+    if study.privacy.unit not in (*task.units, Unit.SITE):
         units = ", ".join(unit.value for unit in task.units)
         raise BadInput(
             f"{where} [privacy] unit is {study.privacy.unit.value!r}; "

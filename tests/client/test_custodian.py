@@ -17,8 +17,9 @@ from wardround.privacy.chain import LedgerHead
 from wardround.privacy.envelope import open_bytes
 from wardround.privacy.errors import BadInput, LedgerError
 from wardround.privacy.events import Gaussian, PoissonSampled, Repeated
-from wardround.privacy.plan import Mode
+from wardround.privacy.plan import Mechanism, Mode, PrivacyPlan
 from wardround.privacy.signing import SigningKey
+from wardround.privacy.units import Unit
 from wardround.strategies.codec import decode, encode
 
 
@@ -142,6 +143,45 @@ def test_private_data_is_not_used_bare(setting: Any, custodian: Custodian) -> No
     assert reserves(custodian) == []
 
 
+def test_a_declaration_after_an_unprotected_run(setting: Any, custodian: Custodian) -> None:
+    """Infinity is no JSON: what was spent is null, and the reply stays readable."""
+
+    def declared() -> dict[str, Any]:
+        payload = open_bytes(custodian.declare(), custodian.public_key, "reply")
+        return decode(payload, "reply")[0]
+
+    assert declared()["epsilon_spent"] == 0.0
+    custodian.close()
+    setting.policy(lambda tables: tables["data"].update(provenance="generated"))
+    custodian = setting.open()
+    bare = replace(setting.plan.privacy, mode=Mode.NONE, noise_multiplier=0.0)
+    header, _ = setting.ask(custodian, privacy=bare)
+    assert header["kind"] == "update"
+    assert header["report"]["epsilon_life"] is None
+    assert declared()["epsilon_spent"] is None
+    assert declared()["epsilon_budget"] == 8.0
+    custodian.close()
+
+
+def test_a_whole_site_needs_no_owner(setting: Any, custodian: Custodian) -> None:
+    custodian.close()
+    setting.policy(lambda tables: tables["budget"].update(unit="site"))
+    opened = setting.open()
+    update = PrivacyPlan(Unit.SITE, 1.0, 1.0, 1.0, 2, 1.0, mechanism=Mechanism.WHOLE_UPDATE)
+    header, arrays = setting.ask(opened, privacy=update)
+    assert header["kind"] == "update"
+    assert header["report"]["epsilon_study"] == epsilon(Gaussian(1.0), 1e-5)
+    assert all(bool(array.any()) for array in arrays.values())
+    opened.close()
+
+
+def test_a_mechanism_that_cannot_run_is_not_charged(setting: Any, custodian: Custodian) -> None:
+    one_shot = replace(setting.plan.privacy, mechanism=Mechanism.ONE_SHOT, steps=1)
+    header, _ = setting.ask(custodian, privacy=one_shot)
+    assert "sends statistics; this task trains" in header["reason"]
+    assert reserves(custodian) == []
+
+
 def test_plans_by_anybody_else_are_refused(setting: Any, custodian: Custodian) -> None:
     for sealed in (setting.sealed(key=SigningKey.generate()), b"", b"x" * 500):
         reply = custodian.train(sealed, setting.block)
@@ -222,7 +262,7 @@ def test_a_record_without_the_unit_is_refused(setting: Any, custodian: Custodian
     by_patient = replace(setting.plan.privacy, unit="patient")
     header, _ = setting.ask(opened, privacy=by_patient)
     assert header["kind"] == "refusal"
-    assert "patient" in header["reason"]
+    assert header["reason"] == "some record names no patient; the hospital's log says which"
     assert reserves(opened) == []
     opened.close()
 
