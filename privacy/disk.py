@@ -40,14 +40,14 @@ class Disk:
         finally:
             os.close(handle)
 
-    def write_file(self, path: Path, data: bytes) -> None:
-        """A new file that is complete and durable the moment ``path`` names it.
+    def write_file(self, path: Path, data: bytes, mode: int = 0o600) -> None:
+        """A file that is complete and durable the moment ``path`` names it.
 
         Raises:
-            OSError: Nothing carries the name ``path``; what was written so far is removed.
+            OSError: ``path`` is what it was before; what was written so far is removed.
         """
         part = path.with_name(path.name + ".part")
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         try:
             self.write(handle, data, 0)
             self.sync(handle)

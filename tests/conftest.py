@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -54,6 +56,17 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(socket, "getaddrinfo", lookup)
     yield
     assert not attempts, f"network use: {attempts}"
+
+
+@pytest.fixture(scope="session")
+def failing_disk() -> ModuleType:
+    """The module ``failing_disk``: disks that stop, tear or refuse at a chosen operation."""
+    spec = importlib.util.spec_from_file_location("failing_disk", ROOT / "tests/failing_disk.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 SMALL = {
