@@ -24,6 +24,8 @@ from wardround.privacy.mechanisms import bound
 Words: TypeAlias = NDArray[np.unsignedinteger[Any]]
 Shapes: TypeAlias = Mapping[str, torch.Size]
 
+_EXACT = 2**53  # every whole number up to here is a float64
+
 
 @dataclass(frozen=True)
 class Lattice:
@@ -46,7 +48,7 @@ class Lattice:
     @property
     def limit(self) -> int:
         """The largest magnitude of one value, in steps: ``hospitals`` of them do not wrap."""
-        return int((2 ** (self.bits - 1) - 1) // self.hospitals)
+        return _limit(self.bits, self.hospitals)
 
     @property
     def largest(self) -> float:
@@ -72,8 +74,13 @@ class Lattice:
 def lattice_for(largest: float, bits: int, hospitals: int) -> Lattice:
     """The finest lattice of a power of two on which values up to ``largest`` never wrap."""
     bound("largest", largest, 0 < largest < math.inf, "finite and greater than 0")
-    limit = (2 ** (bits - 1) - 1) // hospitals
-    return Lattice(2.0 ** math.ceil(math.log2(largest / limit)), bits, hospitals)
+    step = largest / _limit(bits, hospitals)
+    return Lattice(math.ldexp(1.0, math.ceil(math.log2(step))), bits, hospitals)
+
+
+def _limit(bits: int, hospitals: int) -> int:
+    """The largest magnitude that fits ``hospitals`` times in a word, and exactly in a float64."""
+    return min(((1 << bits - 1) - 1) // hospitals, _EXACT)
 
 
 def to_words(steps: Mapping[str, Tensor], bits: int) -> Words:
