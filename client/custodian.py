@@ -17,7 +17,6 @@ from typing import Any
 from wardround.client.hospital import Hospital, group_units, share
 from wardround.client.tasks.base import Record
 from wardround.client.tasks.registry import find_task
-from wardround.client.trainable import check_arrays
 from wardround.client.training import (
     OnStep,
     Round,
@@ -154,8 +153,7 @@ class Custodian:
     def _train(self, plan: RoundPlan, arrays_block: bytes) -> bytes:
         """Decide, charge, train, store."""
         started = time.perf_counter()
-        dataset, unit = self.policy.data.name, plan.privacy.unit
-        spent = self._ledger.spent(dataset, unit)
+        spent = self._ledger.spent(self.policy.data.name, plan.privacy.unit)
         charged = self._ledger.charged(plan.run, plan.round)
         self.policy.decide(plan, spent, charged).enforce()
         training = _training_config(plan)
@@ -163,29 +161,28 @@ class Custodian:
             raise BadMessage("the arrays are not those the plan names")
         _, arrays = decode(arrays_block, "arrays")
         workload = self._prepare(plan)
-        check_arrays(arrays, workload.trainable.shapes)
-        check_plan(plan.privacy, workload.trainable)
-        units = self.units(plan)
-        reservation = self._ledger.reserve(
-            Charge(plan.study, plan.run, plan.round, plan.sha256, dataset, unit, plan.privacy.event)
-        )
-        change = train_round(
-            Round(
-                workload,
-                units,
-                plan.privacy,
-                training,
-                reservation,
-                self._around.stream(),
-                self._step_observer(),
-            ),
-            arrays,
-        )
-        reservation.require_covers(change.event)
+        workload.trainable.write(arrays)
+        with workload.only(plan.trains or tuple(arrays)) as part:
+            round_ = self._charge(plan, part, training)
+            change = train_round(round_, {n: arrays[n] for n in part.trainable.parameters})
+        round_.reservation.require_covers(change.event)
         report = self._report(plan)
         reply = self._reply_update(plan, change, report)
         log.info("trained round=%d seconds=%.3f", plan.round, time.perf_counter() - started)
-        return self._ledger.commit(reservation, reply)
+        return self._ledger.commit(round_.reservation, reply)
+
+    def _charge(self, plan: RoundPlan, workload: Workload, training: TrainingConfig) -> Round:
+        """The round, once nothing is left that could refuse it, and charged."""
+        check_plan(plan.privacy, workload.trainable, in_turn=bool(plan.turns))
+        units, dataset = self.units(plan), self.policy.data.name
+        protected, event = plan.privacy.unit, plan.privacy.event
+        reservation = self._ledger.reserve(
+            Charge(plan.study, plan.run, plan.round, plan.sha256, dataset, protected, event)
+        )
+        stream, observer = self._around.stream(), self._step_observer()
+        return Round(
+            workload, units, plan.privacy, training, reservation, stream, observer, plan.turns
+        )
 
     def _open_plan(self, sealed: bytes) -> RoundPlan:
         """The plan, once the coordinator's signature and the addressee have been checked."""

@@ -6,8 +6,9 @@ or how a sample was drawn.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -39,6 +40,19 @@ class Workload:
     trainable: Trainable
     engine: Engine
     tokenizer: Any
+
+    @contextmanager
+    def only(self, names: Collection[str]) -> Iterator[Workload]:
+        """Inside, only the arrays called ``names`` train; the workload that trains them.
+
+        Raises:
+            BadMessage: A name is not that of a trainable array, or there is none.
+        """
+        if set(names) == self.trainable.parameters.keys():
+            yield self
+            return
+        with self.trainable.only(names) as part:
+            yield replace(self, trainable=part, engine=type(self.engine)(part))
 
 
 def clipped_sum(workload: Workload, sample: Sample, session: Session, micro_batch: int) -> Clipped:

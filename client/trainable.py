@@ -6,7 +6,8 @@ adapter written from them loads with ``PeftModel.from_pretrained``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +47,25 @@ class Trainable:
             name: parameter.detach().to("cpu", torch.float32, copy=True)
             for name, parameter in self.parameters.items()
         }
+
+    def require(self, names: Collection[str]) -> None:
+        """Raise ``BadMessage`` unless these are names of trainable parameters, one at least."""
+        odd = sorted(set(names) - self.parameters.keys())
+        if odd or not names:
+            raise BadMessage(f"array {odd[0]!r} does not train" if odd else "no array trains")
+
+    @contextmanager
+    def only(self, names: Collection[str]) -> Iterator[Trainable]:
+        """Inside, nothing else requires a gradient; what trains then."""
+        self.require(names)
+        frozen = [p for name, p in self.parameters.items() if name not in names]
+        try:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+            yield Trainable(self.model, {n: p for n, p in self.parameters.items() if n in names})
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
 
     @torch.no_grad()
     def write(self, arrays: Mapping[str, Tensor]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from itertools import cycle
 
 import torch
 from torch import Tensor
@@ -85,7 +86,7 @@ class TrainingConfig:
         return torch.optim.SGD(parameters, lr=self.learning_rate, momentum=self.momentum)
 
 
-def check_plan(plan: PrivacyPlan, trainable: Trainable) -> None:
+def check_plan(plan: PrivacyPlan, trainable: Trainable, in_turn: bool = False) -> None:
     """Refuse, before anything is charged, a mechanism that cannot run on this trainable.
 
     Raises:
@@ -93,6 +94,8 @@ def check_plan(plan: PrivacyPlan, trainable: Trainable) -> None:
     """
     if plan.mechanism is Mechanism.ONE_SHOT:
         raise PolicyRefused("mechanism is 'one-shot', which sends statistics; this task trains")
+    if in_turn and plan.mechanism is not Mechanism.DP_SGD:
+        raise PolicyRefused(f"mechanism is {plan.mechanism.value!r}; turns go with dp-sgd only")
     if plan.mechanism is Mechanism.RECONSTRUCTION:
         found = len(set(factor_groups(trainable.parameters).values()))
         if found != plan.groups:
@@ -112,6 +115,9 @@ class Round:
         reservation: The ledger's proof of charge for this round.
         stream: Selection and noise.
         on_step: Called with (step, steps) after each step; must not look at data.
+        turns: Names of the arrays that move in a step, step after step in turn; without any, all
+            that the workload trains move in every step. What does not move in a step is neither
+            clipped nor noised in it.
     """
 
     workload: Workload
@@ -121,6 +127,7 @@ class Round:
     reservation: Reservation
     stream: SecureStream
     on_step: OnStep
+    turns: tuple[tuple[str, ...], ...] = ()
 
     def draw(self) -> Sample:
         """The records of the next step."""
@@ -142,6 +149,9 @@ def train_round(round_: Round, arrays: Arrays) -> Noised:
         change, looked = _whole_update(round_, arrays)
     elif plan.mechanism is Mechanism.RECONSTRUCTION:
         change, looked = _noised_steps(round_, arrays, plan, partial(_clipped_batch, round_))
+    elif round_.turns:
+        session = start_session(plan)
+        change, looked = _noised_steps(round_, arrays, session, _in_turn(round_, session))
     else:
         session, micro_batch = start_session(plan), round_.training.micro_batch
         with workload.engine:
@@ -165,6 +175,17 @@ def _noised_steps(
         model = model.combine(noised, lambda _, gradient: move(gradient))
         round_.on_step(number, round_.plan.steps)
     return model.then(lambda after: _difference(after, arrays)), looked
+
+
+def _in_turn(round_: Round, session: Session) -> Callable[[Sample], Clipped]:
+    """Clips, step after step, what moves in that step."""
+    turns = cycle(round_.turns)
+
+    def clip(sample: Sample) -> Clipped:
+        with round_.workload.only(next(turns)) as part, part.engine:
+            return clipped_sum(part, sample, session, round_.training.micro_batch)
+
+    return clip
 
 
 def _clipped_batch(round_: Round, sample: Sample) -> Clipped:
@@ -201,7 +222,7 @@ class _Move:
     def __call__(self, gradient: Arrays) -> dict[str, Tensor]:
         """One step."""
         for name, parameter in self._trainable.parameters.items():
-            parameter.grad = gradient[name].to(parameter)
+            parameter.grad = gradient[name].to(parameter) if name in gradient else None
         self._optimizer.step()
         self._optimizer.zero_grad()
         return self._trainable.read()

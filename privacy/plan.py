@@ -39,7 +39,10 @@ class RoundPlan:
         privacy: Sampler, clip, noise and event.
         ledger_head: Where the coordinator last saw this hospital's ledger; signed with the plan, it
             is the outside witness that shows a ledger restored from an old copy.
-        adapter: What trains, as JSON for the task.
+        trains: Names of the arrays that may change and come back; all of them when empty.
+        turns: Names that move in a local step, step after step in turn; all in every step when
+            empty.
+        adapter: The adapter's settings, as JSON for the task.
         training: Optimizer settings, as JSON for the trainer.
         task_config: The task's own settings, as JSON.
         schema: Version of this layout.
@@ -57,6 +60,8 @@ class RoundPlan:
     arrays_sha256: str
     privacy: PrivacyPlan
     ledger_head: LedgerHead | None = None
+    trains: tuple[str, ...] = ()
+    turns: tuple[tuple[str, ...], ...] = ()
     adapter: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     task_config: Mapping[str, Any] = field(default_factory=dict)
@@ -66,6 +71,9 @@ class RoundPlan:
         bound("schema", self.schema, self.schema == SCHEMA_VERSION, f"{SCHEMA_VERSION}")
         bound("rounds", self.rounds, self.rounds >= 1, "1 or more")
         bound("round", self.round, 1 <= self.round <= self.rounds, f"in 1..{self.rounds}")
+        if self.turns:
+            moving = set().union(*self.turns)
+            bound("turns", self.turns, moving == set(self.trains), "made of the names in trains")
 
     def to_bytes(self) -> bytes:
         """Canonical JSON; the plan's hash and signature are over these bytes."""

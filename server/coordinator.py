@@ -26,7 +26,7 @@ from wardround.privacy.plan import PrivacyPlan, RoundPlan
 from wardround.privacy.report import check_report
 from wardround.privacy.signing import SigningKey, sha256
 from wardround.server.book import HospitalAnswer, ReportBook, RoundRecord
-from wardround.strategies.base import Aggregation, Strategy
+from wardround.strategies.base import Aggregation, Brief, Model, Strategy, Update
 from wardround.strategies.checkpoint import Checkpoint, save_checkpoint
 from wardround.strategies.codec import decode, encode
 from wardround.strategies.wire import DECLARE, TRAIN, read_reply, request_content
@@ -53,9 +53,10 @@ class Agenda:
         base: Name of the base model.
         base_sha256: Hash of its weights.
         privacy: Makes a hospital's privacy plan from its declared number of units.
-        adapter: What trains, as JSON.
+        adapter: The settings of a hospital's adapter, as JSON, by name of the hospital.
         training: Optimizer settings, as JSON.
         task_config: The task's settings, as JSON.
+        ranks: Adapter rank of every hospital, where they differ.
     """
 
     study: str
@@ -65,9 +66,20 @@ class Agenda:
     base: str
     base_sha256: str
     privacy: Callable[[int], PrivacyPlan]
-    adapter: Mapping[str, Any]
+    adapter: Callable[[str], Mapping[str, Any]]
     training: Mapping[str, Any]
     task_config: Mapping[str, Any]
+    ranks: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What one hospital is asked in one round, and what it is sent."""
+
+    plan: RoundPlan
+    brief: Brief
+    block: bytes
+    rank: int | None
 
 
 class Observer:
@@ -92,7 +104,7 @@ class Desk:
         key: Signs plans and the round records.
         members: Public key of every enrolled hospital, by name.
         strategy: Combines the updates.
-        evaluate: Scores (round, arrays) on public probes, or nothing in rounds it skips.
+        evaluate: Scores (round, model) on public probes, or nothing in rounds it skips.
         observer: Told what happens.
         timeout_s: How long a round waits for the slowest hospital.
         poll_s: Pause between two looks for answers.
@@ -104,7 +116,7 @@ class Desk:
     key: SigningKey
     members: Mapping[str, str]
     strategy: Strategy
-    evaluate: Callable[[int, Arrays], Metrics] = lambda number, arrays: {}
+    evaluate: Callable[[int, Model], Metrics] = lambda number, model: {}
     observer: Observer = field(default_factory=Observer)
     timeout_s: float = 3600.0
     poll_s: float = 0.2
@@ -152,17 +164,16 @@ class Coordinator:
     def _round(self, grid: Grid, number: int, before: Checkpoint) -> Checkpoint:
         """One round, from plans to the checkpoint on disk."""
         desk, started = self._desk, self._desk.clock()
-        block = encode({"kind": "global", "round": number}, before.arrays)
-        plans = {name: self._plan(name, number, sha256(block)) for name in sorted(self._nodes)}
-        requests = {self._nodes[name]: (plan, block) for name, plan in plans.items()}
-        aggregation = desk.strategy.begin(before.arrays)
+        orders = self._orders(number, before.arrays)
+        requests = {self._nodes[name]: (o.plan, o.block) for name, o in orders.items()}
+        aggregation = desk.strategy.begin(before.arrays, number)
         answers: dict[str, HospitalAnswer] = {}
         for _, header, arrays in self._ask(grid, requests):
             name = str(header["hospital"])
-            if name in plans and name not in answers:
-                answers[name] = self._take(plans[name], header, arrays, before.arrays, aggregation)
+            if name in orders and name not in answers:
+                answers[name] = self._take(orders[name], header, arrays, aggregation)
                 desk.observer.on_answer(number, answers[name])
-        for name in plans.keys() - answers.keys():
+        for name in orders.keys() - answers.keys():
             answers[name] = HospitalAnswer(name, reason="no valid answer in time")
         usable = [answer for answer in answers.values() if answer.report is not None]
         if not usable:
@@ -175,8 +186,8 @@ class Coordinator:
             round=number,
             rounds=self._agenda.rounds,
             answers=tuple(answers[name] for name in sorted(answers)),
-            metrics=dict(desk.evaluate(number, after)),
-            bytes_down=len(block) * len(plans),
+            metrics=dict(desk.evaluate(number, desk.strategy.deploy(after))),
+            bytes_down=sum(len(order.block) for order in orders.values()),
             seconds=desk.clock() - started,
         )
         self._heads |= _heads(usable)
@@ -187,7 +198,19 @@ class Coordinator:
         desk.observer.on_round(record)
         return checkpoint
 
-    def _plan(self, hospital: str, number: int, arrays_sha256: str) -> RoundPlan:
+    def _orders(self, number: int, state: Arrays) -> dict[str, _Order]:
+        """What each hospital is asked and sent; equal arrays are encoded once."""
+        ranks = {name: self._agenda.ranks.get(name) for name in sorted(self._nodes)}
+        briefs, blocks = {}, {}
+        for rank in dict.fromkeys(ranks.values()):
+            briefs[rank] = self._desk.strategy.brief(state, number, rank)
+            blocks[rank] = encode({"kind": "global", "round": number}, briefs[rank].arrays)
+        return {
+            name: _Order(self._plan(name, number, briefs[r], blocks[r]), briefs[r], blocks[r], r)
+            for name, r in ranks.items()
+        }
+
+    def _plan(self, hospital: str, number: int, brief: Brief, block: bytes) -> RoundPlan:
         """What this hospital is asked to do; the same request always makes the same plan."""
         agenda = self._agenda
         return RoundPlan(
@@ -200,34 +223,31 @@ class Coordinator:
             strategy=self._desk.strategy.name,
             base=agenda.base,
             base_sha256=agenda.base_sha256,
-            arrays_sha256=arrays_sha256,
+            arrays_sha256=sha256(block),
             privacy=agenda.privacy(self._declared[hospital]),
             ledger_head=self._heads.get(hospital),
-            adapter=agenda.adapter,
-            training=agenda.training,
+            trains=brief.trains,
+            turns=brief.turns,
+            adapter={**agenda.adapter(hospital), **brief.adapter},
+            training={**agenda.training, **brief.training},
             task_config=agenda.task_config,
         )
 
     def _take(
-        self,
-        plan: RoundPlan,
-        header: Mapping[str, Any],
-        arrays: Arrays,
-        expected: Arrays,
-        aggregation: Aggregation,
+        self, order: _Order, header: Mapping[str, Any], arrays: Arrays, aggregation: Aggregation
     ) -> HospitalAnswer:
         """Check one answer against its plan and add it to the aggregate, or say why not."""
-        size = int(header["bytes"])
+        plan, size = order.plan, int(header["bytes"])
         if header.get("kind") == "refusal":
             reason = f"{header.get('error')}: {header.get('reason')}"
             return HospitalAnswer(plan.hospital, reason=reason, bytes_up=size)
         if header.get("kind") != "update" or header.get("plan_sha256") != plan.sha256:
             return HospitalAnswer(plan.hospital, reason="answers another plan", bytes_up=size)
         report = header.get("report")
-        fault = self._report_fault(plan, report) or _fault(arrays, expected)
+        fault = self._report_fault(plan, report) or _fault(arrays, order.brief.expects)
         if fault:
             return HospitalAnswer(plan.hospital, reason=fault, bytes_up=size)
-        aggregation.add(arrays)
+        aggregation.add(Update(plan.hospital, arrays, order.rank))
         return HospitalAnswer(plan.hospital, report=report, bytes_up=size)
 
     def _report_fault(self, plan: RoundPlan, report: object) -> str:

@@ -1,34 +1,118 @@
-"""The seam of a strategy: how the hospitals' updates become the next model.
+"""The seam of a strategy: what hospitals start from, what comes back, what the next model is.
 
-An update is the change of every trainable array, already noised. A strategy adds updates one at a
-time and keeps none of them, so the coordinator's memory does not grow with the number of
-hospitals.
+A strategy is one frozen object made from the ``[strategy]`` table. Everything it keeps between
+rounds is one flat mapping of arrays, so that a checkpoint of arrays is a checkpoint of everything.
+What hospitals send is the change of named arrays, already noised; whatever a strategy makes of it
+is post-processing and costs no privacy. Knows no records, no noise and no policies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Protocol
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
 Arrays = Mapping[str, Tensor]
+State = dict[str, Tensor]
+
+SERVER = "server/"  # names of arrays that no hospital sees begin with it
+
+
+@dataclass(frozen=True)
+class Brief:
+    """What one hospital gets in one round; hospitals of one rank get equal briefs.
+
+    Attributes:
+        arrays: Values the hospital starts from, by wire name.
+        trains: Names among them that may change; the changes of these, and no more, come back.
+        turns: Names that move in a local step, step after step in turn; all of ``trains`` in
+            every step when empty.
+        adapter: Settings laid over the study's ``[adapter]``.
+        training: Settings laid over the study's ``[training]``.
+    """
+
+    arrays: Arrays
+    trains: tuple[str, ...]
+    turns: tuple[tuple[str, ...], ...] = ()
+    adapter: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def expects(self) -> dict[str, Tensor]:
+        """The arrays whose changes must come back, for their names and shapes."""
+        return {name: self.arrays[name] for name in self.trains}
+
+
+@dataclass(frozen=True)
+class Update:
+    """One hospital's answer, its names, shapes and values already checked.
+
+    Attributes:
+        hospital: Who sent it.
+        change: By how much each trained array moved; noised at the hospital.
+        rank: The hospital's own adapter rank, where hospitals differ.
+    """
+
+    hospital: str
+    change: Arrays
+    rank: int | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """What evaluation and export see.
+
+    Attributes:
+        arrays: The adapter's arrays, by wire name.
+    """
+
+    arrays: Arrays
 
 
 class Aggregation(Protocol):
-    """One round's running aggregate."""
+    """One round's running aggregate; what is added may be dropped afterwards."""
 
-    def add(self, delta: Arrays) -> None:
-        """Take in one hospital's change; the arrays may be dropped afterwards."""
+    def add(self, update: Update) -> None:
+        """Take in one hospital's change."""
 
-    def finish(self) -> dict[str, Tensor]:
-        """The next global arrays."""
+    def add_sum(self, total: Arrays, count: int) -> None:
+        """Take in the sum of ``count`` hospitals' changes, none of which was seen alone.
+
+        Only where the strategy's traits say ``secure_aggregation``.
+        """
+
+    def finish(self) -> State:
+        """The next state.
+
+        Raises:
+            ValueError: Nobody sent anything.
+        """
 
 
 class Strategy(Protocol):
-    """How updates are combined."""
+    """How updates are combined. A frozen dataclass whose fields are its ``[strategy]`` settings."""
 
     name: ClassVar[str]
 
-    def begin(self, arrays: Arrays) -> Aggregation:
-        """A new round that starts from these global arrays."""
+    def start(self, arrays: Arrays) -> State:
+        """The state before the first round, from the task's initial adapter arrays.
+
+        Raises:
+            BadInput: The strategy cannot work on these arrays.
+        """
+
+    def brief(self, state: Arrays, round_number: int, rank: int | None = None) -> Brief:
+        """What hospitals of this rank get in this round; None where all ranks are equal."""
+
+    def begin(self, state: Arrays, round_number: int) -> Aggregation:
+        """An empty aggregate for the answers to this round's briefs."""
+
+    def deploy(self, state: Arrays) -> Model:
+        """The model that this state stands for."""
+
+
+def adapter_arrays(state: Arrays) -> State:
+    """The part of a state that hospitals may see."""
+    return {name: array for name, array in state.items() if not name.startswith(SERVER)}

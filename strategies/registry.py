@@ -1,16 +1,53 @@
-"""Strategies by name; the listing is kept here, so that showing it imports no torch."""
+"""Strategies by name, with their traits, and how to make one from its settings.
+
+Names and traits are kept apart from the code, so that showing them imports no torch.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 from wardround.privacy.errors import BadInput
-from wardround.privacy.tables import nearest
+from wardround.privacy.tables import from_table, nearest
 
 if TYPE_CHECKING:
     from wardround.strategies.base import Strategy
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a strategy does and may be combined with.
+
+    Bytes are numbers per adapted m x n matrix at rank r, K hospitals, four bytes each.
+
+    Attributes:
+        leaves: What leaves a hospital.
+        bytes_up: How much that is.
+        bytes_down: How much goes down to each hospital.
+        noise: How noise of standard deviation s per number shows in the squared product B·A.
+        exact: Whether the aggregate is the exact mean of the products.
+        mixed_ranks: Whether hospitals may have different ranks.
+        personal: Whether a part stays at each hospital, so that there is no one final model.
+        secure_aggregation: Whether the sum of the updates is enough.
+        needs_single_updates: Why it is not; empty when it is.
+    """
+
+    leaves: str
+    bytes_up: str
+    bytes_down: str
+    noise: str
+    exact: bool
+    mixed_ranks: bool = False
+    personal: bool = False
+    needs_single_updates: str = ""
+
+    @property
+    def secure_aggregation(self) -> bool:
+        """Whether the server may see nothing but the sum of the updates."""
+        return not self.needs_single_updates
 
 
 @dataclass(frozen=True)
@@ -22,12 +59,19 @@ class StrategyListing:
         summary: One line.
         paper: Where it comes from.
         location: ``module:class``.
+        traits: What it does and may be combined with.
     """
 
     name: str
     summary: str
     paper: str
     location: str
+    traits: Traits
+
+    def to_row(self) -> dict[str, Any]:
+        """As one row of a table."""
+        traits = asdict(self.traits) | {"secure_aggregation": self.traits.secure_aggregation}
+        return {"name": self.name, "summary": self.summary, "paper": self.paper, **traits}
 
 
 _LISTINGS = (
@@ -36,6 +80,7 @@ _LISTINGS = (
         "Uniform mean of the hospitals' changes of A and B",
         "McMahan et al. (2017); Liu et al. (2023), DP-LoRA",
         "wardround.strategies.fedavg:FedAvg",
+        Traits("A, B", "r(m+n)", "r(m+n)", "s² + s⁴", exact=False),
     ),
 )
 
@@ -45,10 +90,22 @@ def list_strategies() -> tuple[StrategyListing, ...]:
     return tuple(sorted(_LISTINGS, key=lambda listing: listing.name))
 
 
-def find_strategy(name: str) -> Strategy:
-    """The strategy called ``name``; ``BadInput`` suggests the nearest when there is none."""
+def find_listing(name: str) -> StrategyListing:
+    """The listing of the strategy called ``name``; ``BadInput`` suggests the nearest."""
     by_name = {listing.name: listing for listing in _LISTINGS}
     if name not in by_name:
         raise BadInput(f"[strategy] name is {name!r}: no such strategy{nearest(name, [*by_name])}")
-    module, _, attribute = by_name[name].location.partition(":")
-    return cast("Strategy", getattr(import_module(module), attribute)())
+    return by_name[name]
+
+
+def make_strategy(
+    name: str, settings: Mapping[str, Any] | None = None, where: str = "[strategy]"
+) -> Strategy:
+    """The strategy called ``name`` with these settings.
+
+    Raises:
+        BadInput: No strategy has that name, or it does not have such a setting.
+    """
+    module, _, attribute = find_listing(name).location.partition(":")
+    kind: type[Strategy] = getattr(import_module(module), attribute)
+    return from_table(kind, settings or {}, where)

@@ -172,10 +172,10 @@ def strategies(as_json: AsJson = False) -> None:
     """List the ways updates can be combined."""
     from wardround.strategies.registry import list_strategies
 
-    rows = [
-        {"name": entry.name, "summary": entry.summary, "paper": entry.paper}
-        for entry in list_strategies()
-    ]
+    rows = [entry.to_row() for entry in list_strategies()]
+    if not as_json:  # the document says it all; a terminal has room for this much
+        shown = ("name", "summary", "leaves", "exact", "mixed_ranks", "secure_aggregation", "noise")
+        rows = [{column: row[column] for column in shown} for row in rows]
     _print_rows("strategies", rows, as_json)
 
 
@@ -243,5 +243,12 @@ def _print_rows(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
 
     table = Table(*rows[0], box=None)
     for row in rows:
-        table.add_row(*(", ".join(v) if isinstance(v, list) else str(v) for v in row.values()))
+        table.add_row(*map(_cell, row.values()))
     Console().print(table)
+
+
+def _cell(value: object) -> str:
+    """One value of a table."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, list) else str(value)

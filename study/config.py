@@ -157,9 +157,28 @@ class PrivacySection:
 
 @dataclass(frozen=True)
 class StrategySection:
-    """``[strategy]``: how updates are combined."""
+    """``[strategy]``: how updates are combined.
+
+    Attributes:
+        name: Registered strategy name.
+        settings: The table's other keys, for the strategy itself.
+    """
 
     name: str = "fedavg"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_table(cls, table: object, where: str) -> StrategySection:
+        """The section; every key but ``name`` is the strategy's own."""
+        if not isinstance(table, Mapping):
+            raise BadInput(f"{where}: expected a table, found {type(table).__name__}")
+        own = {key: value for key, value in table.items() if key == "name"}
+        settings = {key: value for key, value in table.items() if key != "name"}
+        return from_table(cls, {**own, "settings": settings}, where)
+
+    def to_table(self) -> dict[str, Any]:
+        """The table ``from_table`` makes the same section of."""
+        return {"name": self.name, **self.settings}
 
 
 @dataclass(frozen=True)
@@ -197,14 +216,16 @@ class Study:
             "hospitals": HospitalsSection,
             "model": ModelSection,
             "privacy": PrivacySection,
-            "strategy": StrategySection,
         }
         free = ("adapter", "training", "task")
-        refuse_unknown(tables, (*sections, *free), str(path))
+        refuse_unknown(tables, (*sections, "strategy", *free), str(path))
         parts: dict[str, Any] = {
             name: from_table(kind, tables.get(name, {}), f"{path} [{name}]")
             for name, kind in sections.items()
         }
+        parts["strategy"] = StrategySection.from_table(
+            tables.get("strategy", {}), f"{path} [strategy]"
+        )
         for name in free:
             if name != "task" and name not in tables:
                 raise BadInput(f"{path} [{name}]: missing")
@@ -220,9 +241,9 @@ class Study:
                 ("hospitals", replace(self.hospitals, policy=Path("policy.toml"))),
                 ("model", self.model),
                 ("privacy", self.privacy),
-                ("strategy", self.strategy),
             )
         }
+        tables["strategy"] = self.strategy.to_table()
         tables["hospitals"]["policy"] = str(tables["hospitals"]["policy"])
         free = {"adapter": self.adapter, "training": self.training, "task": self.task}
         return tables | {name: dict(table) for name, table in free.items()}

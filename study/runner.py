@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from flwr.serverapp import Grid
-from torch import Tensor
 
 from wardround.client.custodian import Surroundings
 from wardround.client.tasks.registry import find_task
@@ -31,13 +30,13 @@ from wardround.privacy.units import Unit
 from wardround.server.book import RoundRecord, read_book
 from wardround.server.coordinator import Agenda, Coordinator, Desk, Observer
 from wardround.server.page import write_page
+from wardround.strategies.base import Model, Strategy
 from wardround.strategies.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from wardround.strategies.registry import find_strategy
+from wardround.strategies.registry import make_strategy
 from wardround.study.config import Study
 from wardround.study.engines.in_process import run_in_process
 from wardround.study.run_folder import RunFolder
 
-Arrays = Mapping[str, Tensor]
 Metrics = Mapping[str, float]
 Engine = Callable[[Callable[[Grid], None], RunFolder, Surroundings], None]
 
@@ -109,7 +108,7 @@ class Stage:
 def check_study(study: Study) -> None:
     """Refuse what cannot run before anything is written: task, strategy, adapter, training."""
     where = str(study.path)
-    find_strategy(study.strategy.name)
+    strategy_of(study)
     task = find_task(study.study.task)
     task.check(study.task)
     if study.privacy.unit not in (*task.units, Unit.SITE):
@@ -119,6 +118,12 @@ def check_study(study: Study) -> None:
             f"task {task.name!r} protects: {units}"
         )
     from_table(TrainingConfig, study.training, f"{where} [training]")
+
+
+def strategy_of(study: Study) -> Strategy:
+    """The strategy a study names, with its settings."""
+    section = study.strategy
+    return make_strategy(section.name, section.settings, f"{study.path} [strategy]")
 
 
 def prepare(study: Study, workbench: Workbench) -> Workload:
@@ -142,16 +147,16 @@ def execute(folder: RunFolder, stage: Stage) -> Outcome:
     """
     started = stage.clock()
     study = folder.study
-    workload = prepare(study, stage.workbench)
-    evaluate = _Evaluation(folder, workload)
-    start = _start(folder, workload, evaluate)
-    final = _run_rounds(folder, evaluate, stage, start)
+    strategy = strategy_of(study)
+    evaluate = _Evaluation(folder, stage.workbench)
+    start = _start(folder, strategy, evaluate, stage.workbench)
+    final = _run_rounds(folder, strategy, evaluate, stage, start)
     records = tuple(read_book(folder.path / "rounds"))
     return Outcome(
         folder=folder.path,
         private=study.privacy.mode is not Mode.NONE,
-        before=evaluate.of(0, start.arrays),
-        after=evaluate.of(final.round, final.arrays),
+        before=evaluate.of(0, strategy.deploy(start.arrays)),
+        after=evaluate.of(final.round, strategy.deploy(final.arrays)),
         records=records,
         seconds=stage.clock() - started,
         memory_bytes=peak_memory(),
@@ -159,19 +164,23 @@ def execute(folder: RunFolder, stage: Stage) -> Outcome:
     )
 
 
-def _start(folder: RunFolder, workload: Workload, evaluate: _Evaluation) -> Checkpoint:
+def _start(
+    folder: RunFolder, strategy: Strategy, evaluate: _Evaluation, workbench: Workbench
+) -> Checkpoint:
     """The newest checkpoint, or the untouched base with a fresh adapter as checkpoint 0."""
     checkpoints = folder.path / "checkpoint"
     if checkpoints.is_dir():
         return load_checkpoint(checkpoints)
-    start = Checkpoint(0, workload.trainable.read(), {"run": folder.facts.run})
-    evaluate.of(0, start.arrays)
+    arrays = strategy.start(prepare(folder.study, workbench).trainable.read())
+    start = Checkpoint(0, arrays, {"run": folder.facts.run})
+    evaluate.of(0, strategy.deploy(arrays))
     save_checkpoint(checkpoints, start)
     return start
 
 
 def _run_rounds(
     folder: RunFolder,
+    strategy: Strategy,
     evaluate: _Evaluation,
     stage: Stage,
     start: Checkpoint,
@@ -186,7 +195,7 @@ def _run_rounds(
         base=study.model.base,
         base_sha256=study.model.sha256,
         privacy=partial(study.privacy_plan, facts.noise_multiplier),
-        adapter=study.adapter,
+        adapter=lambda hospital: study.adapter,
         training=study.training,
         task_config=study.task,
     )
@@ -194,7 +203,7 @@ def _run_rounds(
         folder=folder.path,
         key=folder.coordinator_key,
         members=folder.facts.members,
-        strategy=find_strategy(study.strategy.name),
+        strategy=strategy,
         evaluate=evaluate.in_round,
         observer=stage.observer,
         clock=stage.clock,
@@ -211,24 +220,25 @@ def _run_rounds(
 class _Evaluation:
     """Scores on the public probes, kept in ``metrics.jsonl`` by round."""
 
-    def __init__(self, folder: RunFolder, workload: Workload) -> None:
+    def __init__(self, folder: RunFolder, workbench: Workbench) -> None:
         self._path = folder.path / "metrics.jsonl"
         self._study = folder.study
-        self._workload = workload
-        self._probes = workload.task.load(folder.path / folder.facts.probes, folder.study.task)
+        self._workbench = workbench
+        task = find_task(folder.study.study.task)
+        self._probes = task.load(folder.path / folder.facts.probes, folder.study.task)
 
-    def in_round(self, number: int, arrays: Arrays) -> Metrics:
+    def in_round(self, number: int, model: Model) -> Metrics:
         """Scores after this round, or nothing when it is not one to look at."""
         section = self._study.study
         due = number % section.evaluate_every == 0 or number == section.rounds
-        return self.of(number, arrays) if due else {}
+        return self.of(number, model) if due else {}
 
-    def of(self, number: int, arrays: Arrays) -> Metrics:
+    def of(self, number: int, model: Model) -> Metrics:
         """Scores after this round, computed once."""
         known = read_history(self._path)
         if number not in known:
-            workload = self._workload
-            workload.trainable.write(arrays)
+            workload = prepare(self._study, self._workbench)  # a hospital may have put in another
+            workload.trainable.write(model.arrays)
             scores = workload.task.evaluate(
                 workload.trainable.model, workload.tokenizer, self._probes, self._study.task
             )
@@ -242,9 +252,14 @@ def publish(folder: RunFolder, outcome: Outcome, workbench: Workbench) -> None:
     """Write the adapter and the report page of a run."""
     study, note = folder.study, privacy_note(outcome)
     workload = prepare(study, workbench)
-    arrays = load_checkpoint(folder.path / "checkpoint").arrays
+    model = strategy_of(study).deploy(load_checkpoint(folder.path / "checkpoint").arrays)
     workload.task.export(
-        workload.trainable, study.adapter, arrays, study.model.base, folder.path / "adapter", note
+        workload.trainable,
+        study.adapter,
+        model.arrays,
+        study.model.base,
+        folder.path / "adapter",
+        note,
     )
     history = read_history(folder.path / "metrics.jsonl")
     write_page(folder.path / "report.html", outcome.records, history, note)

@@ -47,6 +47,21 @@ def test_gives_a_signed_update_with_its_price(setting: Any, custodian: Custodian
     assert header["report"]["epsilon_life"] == expected
 
 
+def test_only_what_trains_is_noised_and_leaves(setting: Any, custodian: Custodian) -> None:
+    b = tuple(name for name in setting.shapes if ".lora_B." in name)
+    header, arrays = setting.ask(custodian, trains=b)
+    assert header["kind"] == "update"
+    assert set(arrays) == set(b)
+    # Of the parts of a plan in turns only those whose step comes leave the values they had.
+    a = tuple(setting.shapes.keys() - set(b))
+    _, arrays = setting.ask(custodian, round=2, trains=a + b, turns=(b, a))
+    assert {name for name, array in arrays.items() if bool(array.any())} == {*a, *b}
+    one_step = replace(setting.plan.privacy, steps=1)
+    changes = {"trains": a + b, "turns": (b, a), "privacy": one_step}
+    _, arrays = setting.ask(custodian, round=3, **changes)
+    assert {name for name, array in arrays.items() if bool(array.any())} == set(b)
+
+
 def test_a_repeated_request_gets_the_same_bytes_for_one_charge(
     setting: Any, custodian: Custodian
 ) -> None:
@@ -117,6 +132,7 @@ def test_work_that_released_nothing_is_redone_under_its_charge(
         ({"training": {"lr": 1.0}}, "unknown key 'lr'"),
         ({"adapter": {"rank": 2, "targets": ["nowhere"]}}, "nowhere"),
         ({"task_config": {"eoss": True}}, "'eoss'"),
+        ({"trains": ("nothing",)}, "array 'nothing' does not train"),
     ],
 )
 def test_refusals_name_the_reason_and_cost_nothing(

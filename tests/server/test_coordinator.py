@@ -131,7 +131,7 @@ class Consortium:
             base="b",
             base_sha256="0" * 64,
             privacy=lambda units: PrivacyPlan(Unit.RECORD, 1.0, 1.0, 0.1, 2, 0.1 * units),
-            adapter={},
+            adapter=lambda hospital: {},
             training={},
             task_config={},
         )
@@ -147,7 +147,7 @@ def consortium(tmp_path: Path) -> Consortium:
 
 def test_the_mean_of_all_and_what_is_kept(consortium: Consortium) -> None:
     consortium.rounds = 2
-    final = consortium.run(evaluate=lambda number, arrays: {"sum": float(arrays["b"].sum())})
+    final = consortium.run(evaluate=lambda number, model: {"sum": float(model.arrays["b"].sum())})
     assert torch.equal(final.arrays["a"], torch.full((2, 3), 6.0))  # 2 rounds of (1 + 2 + 6) / 3
     assert torch.equal(
         load_checkpoint(consortium.folder / "checkpoint").arrays["b"], final.arrays["b"]
@@ -333,7 +333,7 @@ def test_a_slow_hospital_is_left_behind(consortium: Consortium) -> None:
     grid = Slow(relay(consortium.fakes), dict(enumerate(consortium.fakes, 100)))
     agenda = Agenda(
         "s", "run", 1, "t", "b", "0" * 64,
-        lambda units: PrivacyPlan(Unit.RECORD, 1.0, 1.0, 0.1, 2, 5.0), {}, {}, {},
+        lambda units: PrivacyPlan(Unit.RECORD, 1.0, 1.0, 0.1, 2, 5.0), lambda hospital: {}, {}, {},
     )  # fmt: skip
     desk = Desk(
         consortium.folder,

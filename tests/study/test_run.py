@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from wardround.client.workbench import Workbench
 from wardround.privacy.accountant import epsilon
 from wardround.privacy.events import Gaussian, PoissonSampled, Repeated
 from wardround.strategies.checkpoint import load_checkpoint
+from wardround.strategies.registry import Traits
 from wardround.study.run_folder import RunFolder
 from wardround.study.runner import prepare
 
 Command = Callable[..., Any]
+TRAITS = {"secure_aggregation", *(field.name for field in fields(Traits))}
 
 
 def test_a_run_prints_one_document_and_writes_everything(
@@ -122,7 +125,10 @@ def test_report_checks_signatures(wardround: Command, small_study: Path, tmp_pat
 
 @pytest.mark.parametrize(
     ("command", "keys"),
-    [("tasks", {"name", "summary", "units"}), ("strategies", {"name", "summary", "paper"})],
+    [
+        ("tasks", {"name", "summary", "units"}),
+        ("strategies", {"name", "summary", "paper", *TRAITS}),
+    ],
 )
 def test_listings(wardround: Command, command: str, keys: set[str]) -> None:
     rows = wardround(command, "--json").document()[command]
