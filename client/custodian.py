@@ -11,12 +11,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wardround.client.hospital import Hospital, group_units, share
 from wardround.client.tasks.base import Record
 from wardround.client.tasks.registry import find_task
+from wardround.client.trainable import check_corrections, split_corrections
 from wardround.client.training import (
     OnStep,
     Round,
@@ -159,11 +160,13 @@ class Custodian:
         training = _training_config(plan)
         if sha256(arrays_block) != plan.arrays_sha256:
             raise BadMessage("the arrays are not those the plan names")
-        _, arrays = decode(arrays_block, "arrays")
+        _, sent = decode(arrays_block, "arrays")
+        arrays, corrections = split_corrections(sent)
         workload = self._prepare(plan)
         workload.trainable.write(arrays)
         with workload.only(plan.trains or tuple(arrays)) as part:
-            round_ = self._charge(plan, part, training)
+            check_corrections(corrections, part.trainable.shapes)
+            round_ = replace(self._charge(plan, part, training), corrections=corrections)
             change = train_round(round_, {n: arrays[n] for n in part.trainable.parameters})
         round_.reservation.require_covers(change.event)
         report = self._report(plan)

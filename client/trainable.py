@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wardround.privacy.errors import BadMessage
+from wardround.strategies.base import CONTROL
 
 
 @dataclass(frozen=True)
@@ -92,3 +93,17 @@ def check_arrays(arrays: Mapping[str, Tensor], shapes: Mapping[str, torch.Size])
             )
         if not bool(torch.isfinite(arrays[name]).all()):
             raise BadMessage(f"array {name!r} holds a value that is not finite")
+
+
+def split_corrections(
+    sent: Mapping[str, Tensor],
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Values to start from, and what is to be added to gradients, both by wire name."""
+    values = {name: array for name, array in sent.items() if not name.startswith(CONTROL)}
+    controls = {name: array for name, array in sent.items() if name.startswith(CONTROL)}
+    return values, {name.removeprefix(CONTROL): array for name, array in controls.items()}
+
+
+def check_corrections(corrections: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
+    """Refuse a correction for what does not train, of another shape, or not finite."""
+    check_arrays(corrections, {n: shape for n, shape in shapes.items() if n in corrections})

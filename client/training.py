@@ -9,7 +9,7 @@ of ledger files, policies, tasks' insides or the network.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from itertools import cycle
@@ -17,6 +17,7 @@ from itertools import cycle
 import torch
 from torch import Tensor
 
+from wardround.client.drift import Drift
 from wardround.client.gradients import Workload, clipped_sum, mean_gradient
 from wardround.client.lora import factor_groups
 from wardround.client.sampling import Sample, Units, draw
@@ -54,6 +55,7 @@ class TrainingConfig:
         damping: Added to Adam's denominator. Far above the usual 1e-8, because an Adam that is
             restarted every round would blow gradients that are nearly zero up to full steps.
         momentum: SGD's momentum.
+        proximal_mu: FedProx: how hard steps are pulled back to the coordinator's values.
         micro_batch: Units whose gradients are in memory at once.
     """
 
@@ -63,6 +65,7 @@ class TrainingConfig:
     beta2: float = 0.99
     damping: float = 3e-4
     momentum: float = 0.0
+    proximal_mu: float = 0.0
     micro_batch: int = 64
 
     def __post_init__(self) -> None:
@@ -73,6 +76,8 @@ class TrainingConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
         if not 0 < self.damping < float("inf"):
             raise ValueError(f"damping is {self.damping}; it must be greater than 0")
+        if not 0 <= self.proximal_mu < float("inf"):
+            raise ValueError(f"proximal_mu is {self.proximal_mu}; it must be 0 or more")
         if self.micro_batch < 1:
             raise ValueError(f"micro_batch is {self.micro_batch}; it must be 1 or more")
 
@@ -118,6 +123,7 @@ class Round:
         turns: Names of the arrays that move in a step, step after step in turn; without any, all
             that the workload trains move in every step. What does not move in a step is neither
             clipped nor noised in it.
+        corrections: What the coordinator has added to the gradients of every step, by array.
     """
 
     workload: Workload
@@ -128,6 +134,12 @@ class Round:
     stream: SecureStream
     on_step: OnStep
     turns: tuple[tuple[str, ...], ...] = ()
+    corrections: Arrays = field(default_factory=dict)
+
+    def drift(self, arrays: Arrays) -> Drift:
+        """What is done to gradients of steps that started from these values."""
+        trainable = self.workload.trainable
+        return Drift(trainable, arrays, self.training.proximal_mu, self.corrections)
 
     def draw(self) -> Sample:
         """The records of the next step."""
@@ -166,13 +178,13 @@ def _noised_steps(
     round_: Round, arrays: Arrays, session: Session, clip: Callable[[Sample], Clipped]
 ) -> tuple[Noised, bool]:
     """Steps on noised gradients, and whether any unit was in any of them."""
-    move = _Move(round_.workload.trainable, round_.training)
+    move, drift = _Move(round_.workload.trainable, round_.training), round_.drift(arrays)
     model, looked = from_coordinator(arrays), False
     for number in range(1, round_.plan.steps + 1):
         sample = round_.draw()
         looked = looked or bool(sample.members)
         noised = session.privatise(clip(sample), round_.reservation, round_.stream)
-        model = model.combine(noised, lambda _, gradient: move(gradient))
+        model = model.combine(noised, lambda _, gradient: move(drift.correct(gradient)))
         round_.on_step(number, round_.plan.steps)
     return model.then(lambda after: _difference(after, arrays)), looked
 
@@ -197,14 +209,15 @@ def _clipped_batch(round_: Round, sample: Sample) -> Clipped:
 def _whole_update(round_: Round, arrays: Arrays) -> tuple[Noised, bool]:
     """Ordinary steps at home; their whole change is clipped and noised once."""
     plan, trainable = round_.plan, round_.workload.trainable
-    move = _Move(trainable, round_.training)
+    move, drift = _Move(trainable, round_.training), round_.drift(arrays)
     looked = False
     try:
         after: Arrays = trainable.read()
         for number in range(1, plan.steps + 1):
             sample = round_.draw()
             looked = looked or bool(sample.members)
-            after = move(mean_gradient(round_.workload, sample, round_.training.micro_batch))
+            gradient = mean_gradient(round_.workload, sample, round_.training.micro_batch)
+            after = move(drift.correct(gradient))
             round_.on_step(number, plan.steps)
     finally:
         trainable.write(arrays)  # a shared model must not go on holding one hospital's bare values

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -18,6 +18,7 @@ Arrays = Mapping[str, Tensor]
 State = dict[str, Tensor]
 
 SERVER = "server/"  # names of arrays that no hospital sees begin with it
+CONTROL = "control/"  # names of what is added to a hospital's gradients begin with it
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,15 @@ class Update:
         hospital: Who sent it.
         change: By how much each trained array moved; noised at the hospital.
         rank: The hospital's own adapter rank, where hospitals differ.
+        age: How many rounds ago the values were sent that it started from.
+        deviation: Standard deviation of the noise in each number, where it is known.
     """
 
     hospital: str
     change: Arrays
     rank: int | None = None
+    age: int = 0
+    deviation: float | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,9 @@ class Aggregation(Protocol):
 class Strategy(Protocol):
     """How updates are combined. A frozen dataclass whose fields are its ``[strategy]`` settings."""
 
-    name: ClassVar[str]
+    @property
+    def name(self) -> str:
+        """As study files and policies spell it."""
 
     def start(self, arrays: Arrays) -> State:
         """The state before the first round, from the task's initial adapter arrays.
