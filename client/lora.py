@@ -83,7 +83,7 @@ def attach_lora(model: nn.Module, config: AdapterConfig, generator: torch.Genera
 
     if hasattr(model, "peft_config"):
         raise ValueError("the model already carries an adapter; detach it first")
-    paths = _resolve(model, config.targets)
+    paths = find_linear(model, config.targets)
     settings = _peft_settings(config, {path: model.get_submodule(path) for path in paths})
     # PEFT fills the factors from PyTorch's global generator; the fork leaves that as it was. It
     # also asks transformers for a property that was renamed there, which is no news to our users.
@@ -194,7 +194,7 @@ def _peft_settings(config: AdapterConfig, modules: Mapping[str, nn.Module]) -> A
     )
 
 
-def _resolve(model: nn.Module, targets: Iterable[str]) -> list[str]:
+def find_linear(model: nn.Module, targets: Iterable[str]) -> list[str]:
     """Full paths of the linear modules that ``targets`` name, in the model's order."""
     linear = {name for name, module in model.named_modules() if _is_linear(module)}
     wanted: set[str] = set()

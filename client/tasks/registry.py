@@ -41,7 +41,7 @@ BUILT_IN: dict[str, tuple[str, TaskListing]] = {
         "wardround.client.tasks.editing.task:EditingTask",
         TaskListing(
             "editing",
-            "Correct a language model's medical facts (MedLaSA's task, plain LoRA)",
+            "Correct a language model's medical facts (MedLaSA, LoRA, layers)",
             ("record", "patient", "clinician"),
         ),
     ),

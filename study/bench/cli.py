@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -60,6 +61,34 @@ def accountant(
     from wardround.study.bench.accountant import accountant_benchmark
 
     _show(accountant_benchmark(events), as_json)
+
+
+@bench_app.command(epilog="Example: [bold]wardround bench tracing --json[/bold]")
+def tracing(
+    facts: Annotated[int, typer.Option(min=2, help="Facts of the embedded world.")] = 12,
+    as_json: AsJson = False,
+) -> None:
+    """Facts traced a second, beside the plain loop of one restoration a forward pass."""
+    from wardround.study.bench.tracing import tracing_benchmark
+
+    _show(tracing_benchmark(facts, _say(as_json)), as_json)
+
+
+@bench_app.command(
+    epilog="Example: [bold]wardround bench editing --tables private --out rows.jsonl --json[/bold]"
+)
+def editing(
+    tables: Annotated[str, typer.Option(help="Comma-separated tables.")] = "private",
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds a row.")] = 3,
+    out: Annotated[
+        Path | None, typer.Option(help="Rows go here as they finish; those in it are not run.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The tables of docs/medical-editing.md: one study a row, up to hours on a small machine."""
+    from wardround.study.bench.editing import editing_benchmark
+
+    _show(editing_benchmark(tables.split(","), seeds, out, _say(as_json)), as_json)
 
 
 @bench_app.command(name="all", epilog="Example: [bold]wardround bench all --json[/bold]")

@@ -7,7 +7,7 @@ records' owners or of how the model was trained.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import nn
@@ -31,6 +31,7 @@ def evaluate_edits(
     edits: Sequence[Edit],
     max_length: int,
     before: Callable[[nn.Module], AbstractContextManager[None]],
+    during: Callable[[Sequence[str]], AbstractContextManager[None]] = lambda prompts: nullcontext(),
 ) -> dict[str, float]:
     """All scores, in [0, 1]; those that have nothing to rest on are left out.
 
@@ -40,6 +41,7 @@ def evaluate_edits(
         edits: What to ask.
         max_length: Longest row.
         before: Switches the edits off for as long as it is entered.
+        during: Entered around a forward pass of the edited model with its rows' prompts.
 
     Returns:
         ``exact.seen``, ``token.seen`` (efficacy), ``exact.unseen``, ``token.unseen`` (generality),
@@ -54,10 +56,10 @@ def evaluate_edits(
         for prompt, answer in (*wanted, *kept)
     }
     filler = pad_token_id(tokenizer)
-    said = _ask(model, wanted, rows, filler)
-    now = _ask(model, kept, rows, filler)
+    said = _ask(model, wanted, rows, filler, during)
+    now = _ask(model, kept, rows, filler, during)
     with before(model):
-        then = _ask(model, kept, rows, filler)
+        then = _ask(model, kept, rows, filler, lambda prompts: nullcontext())
 
     scores: dict[str, list[float]] = {}
     for edit in edits:
@@ -78,11 +80,20 @@ def evaluate_edits(
 
 
 def _ask(
-    model: nn.Module, questions: Iterable[Question], rows: dict[Question, Row], filler: int
+    model: nn.Module,
+    questions: Iterable[Question],
+    rows: dict[Question, Row],
+    filler: int,
+    during: Callable[[Sequence[str]], AbstractContextManager[None]],
 ) -> dict[Question, list[int]]:
     """What the model says at each question's answer places; equal questions are asked once."""
     once = list(dict.fromkeys(questions))
-    answers = predictions(model, [rows[question] for question in once], filler)
+    answers = predictions(
+        model,
+        [rows[question] for question in once],
+        filler,
+        around=lambda places: during([once[place][0] for place in places]),
+    )
     return dict(zip(once, answers, strict=True))
 
 

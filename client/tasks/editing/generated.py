@@ -17,7 +17,7 @@ from wardround.client.tasks.editing.world import PHRASING_COUNT, Fact, Relation,
 from wardround.privacy.errors import BadInput
 
 TRAINED_PHRASINGS = 4
-SUPPORT_KINDS = ("corroborated", "weak", "single")
+SUPPORT_KINDS = ("strong", "corroborated", "weak", "single", "conflicting")
 
 
 @dataclass(frozen=True)
@@ -26,29 +26,43 @@ class StudyShape:
 
     Attributes:
         records_per_hospital: The same public number for all.
+        sizes: Records of each hospital, where they differ; then the above says nothing.
+        strong: Corrections backed by ``strong_support`` records, over all hospitals.
         corroborated: Corrections backed by ``corroborated_support`` records, over all hospitals.
         weak: Corrections backed by ``weak_support`` records.
         single: Corrections backed by one record in one hospital.
+        conflicting: Corrections backed by ``corroborated_support`` records, of which those in every
+            second hospital give another answer than the probes ask for.
+        together: Put all records of a correction into one hospital instead of spreading them.
         filler_facts: True facts that the remaining records are drawn from.
         random_probes: Locality probes a correction gets besides the benchmark's four kinds.
         phrasings_per_record: 1, or more to make the others its paraphrases.
     """
 
     records_per_hospital: int = 500
+    sizes: tuple[int, ...] = ()
+    strong: int = 0
+    strong_support: int = 256
     corroborated: int = 8
     corroborated_support: int = 64
     weak: int = 8
     weak_support: int = 16
     single: int = 8
+    conflicting: int = 0
+    together: bool = False
     filler_facts: int = 300
     random_probes: int = 4
     phrasings_per_record: int = 1
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            least = 0 if each.name in ("corroborated", "weak", "single", "random_probes") else 1
+            if each.name in ("sizes", "together"):
+                continue
+            least = 0 if each.name in (*SUPPORT_KINDS, "random_probes") else 1
             if getattr(self, each.name) < least:
                 raise ValueError(f"{each.name} is {getattr(self, each.name)}; at least {least}")
+        if any(size < 1 for size in self.sizes):
+            raise ValueError(f"sizes is {list(self.sizes)}; every hospital has at least 1 record")
         if self.phrasings_per_record > TRAINED_PHRASINGS:
             raise ValueError(
                 f"phrasings_per_record is {self.phrasings_per_record}; at most {TRAINED_PHRASINGS}"
@@ -58,10 +72,20 @@ class StudyShape:
     def supports(self) -> tuple[tuple[str, int], ...]:
         """Of each correction, its kind and how many records back it."""
         return (
+            *(("strong", self.strong_support),) * self.strong,
             *(("corroborated", self.corroborated_support),) * self.corroborated,
             *(("weak", self.weak_support),) * self.weak,
             *(("single", 1),) * self.single,
+            *(("conflicting", self.corroborated_support),) * self.conflicting,
         )
+
+    def rooms(self, hospitals: int) -> tuple[int, ...]:
+        """How many records each hospital has; ``BadInput`` when ``sizes`` names too few or many."""
+        if self.sizes and len(self.sizes) != hospitals:
+            raise BadInput(
+                f"[task.generated] sizes names {len(self.sizes)} hospitals; there are {hospitals}"
+            )
+        return self.sizes or (self.records_per_hospital,) * hospitals
 
 
 @dataclass(frozen=True)
@@ -128,14 +152,18 @@ def make_study(shape: StudyShape, hospitals: int, seed: int, world: World | None
         kinds["random"] = tuple(_as_probe(fact) for fact in facts)
     filler = pool.take_next(shape.filler_facts, "filler_facts")
 
-    dealt: list[list[Fact]] = [[] for _ in range(hospitals)]
-    for place, ((_, support), fact) in enumerate(zip(shape.supports, targets, strict=True)):
+    rooms = shape.rooms(hospitals)
+    dealt: list[list[Fact]] = [[] for _ in rooms]
+    for place, ((kind, support), fact) in enumerate(zip(shape.supports, targets, strict=True)):
+        rival = _target(pool, fact) if kind == "conflicting" else fact
         for copy in range(support):
-            dealt[(place + copy) % hospitals].append(fact)
+            turn = place if shape.together else place + copy
+            number = _with_room(dealt, rooms, turn)
+            dealt[number].append(rival if number % 2 else fact)
     return Study(
         hospitals=tuple(
-            _hospital_records(shape, seed, number, facts, filler)
-            for number, facts in enumerate(dealt)
+            _hospital_records(shape, seed, number, room, facts, filler)
+            for number, (room, facts) in enumerate(zip(rooms, dealt, strict=True))
         ),
         probes=tuple(
             _public_probe(place, kind, old, new, kinds)
@@ -143,8 +171,20 @@ def make_study(shape: StudyShape, hospitals: int, seed: int, world: World | None
                 zip(shape.supports, corrected, targets, locality, strict=True)
             )
         ),
-        filler_share=min(1 - len(facts) / shape.records_per_hospital for facts in dealt),
+        filler_share=min(1 - len(f) / room for f, room in zip(dealt, rooms, strict=True)),
     )
+
+
+def _with_room(dealt: list[list[Fact]], rooms: tuple[int, ...], turn: int) -> int:
+    """The hospital whose turn it is, or the next one that is not full."""
+    order = [(turn + step) % len(rooms) for step in range(len(rooms))]
+    free = [number for number in order if len(dealt[number]) < rooms[number]]
+    if not free:
+        raise BadInput(
+            f"[task.generated] the hospitals hold {sum(rooms)} records; the corrections alone "
+            "take more"
+        )
+    return free[0]
 
 
 def _corrections(pool: _Pool, count: int) -> list[Fact]:
@@ -242,19 +282,18 @@ def _public_probe(
 
 
 def _hospital_records(
-    shape: StudyShape, seed: int, number: int, corrections: Sequence[Fact], filler: Sequence[Fact]
+    shape: StudyShape,
+    seed: int,
+    number: int,
+    room: int,
+    corrections: Sequence[Fact],
+    filler: Sequence[Fact],
 ) -> tuple[Record, ...]:
     """One hospital's records in random order: its corrections, then true facts up to the size."""
-    missing = shape.records_per_hospital - len(corrections)
-    if missing < 0:
-        raise BadInput(
-            f"[task.generated] records_per_hospital is {shape.records_per_hospital}; "
-            f"the corrections alone take {len(corrections)}"
-        )
     draws = Draws(seed, f"editing/hospital/{number}")
-    facts = [*corrections, *(draws.choice(filler) for _ in range(missing))]
+    facts = [*corrections, *(draws.choice(filler) for _ in range(room - len(corrections)))]
     # About two records a patient, so that protecting patients differs from protecting records.
-    patients = max(1, shape.records_per_hospital // 2)
+    patients = max(1, room // 2)
     records = []
     for place, fact in enumerate(draws.shuffled(facts)):
         phrasings = draws.sample(range(TRAINED_PHRASINGS), shape.phrasings_per_record)

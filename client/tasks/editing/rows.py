@@ -8,7 +8,8 @@ one sequence and the prompt is masked out of the loss.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -68,6 +69,26 @@ def pad(rows: Sequence[Row], filler: int) -> dict[str, Tensor]:
     }
 
 
+def pad_prompts(
+    prompts: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], max_length: int
+) -> dict[str, Tensor]:
+    """Each row's prompt to trace and its subject's places, as tensors.
+
+    Returns:
+        ``traced_ids`` of shape ``(rows, longest)`` and ``traced_span`` of shape ``(rows, 3)``: the
+        subject's first place, the place after its last, and the prompt's length. A prompt without
+        its subject, or longer than ``max_length``, has length 0: it is not traced.
+    """
+    usable = [(ids, at) if at and len(ids) <= max_length else ((), ()) for ids, at in prompts]
+    longest = max((len(ids) for ids, _ in usable), default=0)
+    ids = [[*ids, *(0,) * (longest - len(ids))] for ids, _ in usable]
+    spans = [(at[0], at[-1] + 1, len(ids)) if at else (0, 0, 0) for ids, at in usable]
+    return {
+        "traced_ids": torch.tensor(ids, dtype=torch.long).view(len(usable), longest),
+        "traced_span": torch.tensor(spans, dtype=torch.long).view(len(usable), 3),
+    }
+
+
 def answer_losses(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     """Mean cross-entropy of each row's answer tokens, shape ``(rows,)``.
 
@@ -86,15 +107,23 @@ def answer_losses(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
 
 @torch.no_grad()
 def predictions(
-    model: nn.Module, rows: Sequence[Row], filler: int, rows_per_pass: int = 128
+    model: nn.Module,
+    rows: Sequence[Row],
+    filler: int,
+    rows_per_pass: int = 128,
+    around: Callable[[range], AbstractContextManager[None]] = lambda places: nullcontext(),
 ) -> list[list[int]]:
-    """The most likely token at each answer place of each row, given the right tokens before it."""
+    """The most likely token at each answer place of each row, given the right tokens before it.
+
+    ``around`` is entered for each forward pass with the places of its rows in ``rows``.
+    """
     device = next(model.parameters()).device
     found: list[list[int]] = []
     for start in range(0, len(rows), rows_per_pass):
         part = rows[start : start + rows_per_pass]
         inputs = {name: value.to(device) for name, value in pad(part, filler).items()}
-        best = _logits(model, inputs).argmax(-1).tolist()
+        with around(range(start, start + len(part))):
+            best = _logits(model, inputs).argmax(-1).tolist()
         found += [
             said[begin - 1 : len(ids) - 1] for said, (ids, begin) in zip(best, part, strict=True)
         ]

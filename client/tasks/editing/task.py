@@ -1,13 +1,15 @@
-"""Medical editing in its plain form: LoRA and cross-entropy on the corrected answer.
+"""Medical editing: a language model learns the corrected answers of several hospitals' records.
 
-A record with all its paraphrases is one privacy unit; so is a patient with all of hers. Knows
-nothing of noise, ledgers or the network. Source: Xu et al. (2024), "Editing factual knowledge and
-explanatory ability of medical LLMs" (MedLaSA), its data, loss and metrics without traced scales.
+What trains is plain LoRA, LoRA with traced scales (MedLaSA) or whole layers; the loss is the same,
+cross-entropy on the corrected answer. A record with all its paraphrases is one privacy unit; so is
+a patient with all of hers. Knows nothing of noise, ledgers or the network. Source: Xu et al.
+(2024), "Editing factual knowledge and explanatory ability of medical LLMs".
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,15 +17,27 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from wardround.client.lora import AdapterConfig, attach_lora, save_adapter, without_adapter
+from wardround.client.lora import AdapterConfig
 from wardround.client.tasks.base import Batch, Dealt, Metrics, Record, TaskConfig
 from wardround.client.tasks.draws import Draws
 from wardround.client.tasks.editing import rows
 from wardround.client.tasks.editing.evaluation import evaluate_edits
 from wardround.client.tasks.editing.formats import read_edits, write_edits
 from wardround.client.tasks.editing.generated import StudyShape, make_study
+from wardround.client.tasks.editing.methods import (
+    Method,
+    attach,
+    query_scales,
+    save,
+    without_edits,
+)
 from wardround.client.tasks.editing.records import Edit
+from wardround.client.tasks.editing.router import RouterKind
+from wardround.client.tasks.editing.row_scales import Prompt, scales_of
+from wardround.client.tasks.editing.scales import ScaleConfig
 from wardround.client.tasks.editing.splits import hold_out, split_over
+from wardround.client.tasks.editing.subjects import place_subject
+from wardround.client.tasks.editing.tracing import TraceConfig
 from wardround.client.trainable import Trainable
 from wardround.privacy import Unit
 from wardround.privacy.tables import from_table
@@ -36,12 +50,20 @@ class EditingConfig:
     Attributes:
         max_length: Tokens of prompt and answer together; the reference's 200, and room to spare.
         eos: Teach the answer's end too.
+        method: What trains: ``lora``, ``medlasa`` or ``ft``.
+        router: Under ``medlasa``, where the scales of an evaluated question come from.
+        trace: Under ``medlasa``, how facts are traced.
+        scale: Under ``medlasa``, how traces become multipliers.
         max_probes: Corrections of a file to evaluate on.
         generated: How large a generated study is.
     """
 
     max_length: int = 256
     eos: bool = True
+    method: Method = Method.LORA
+    router: RouterKind = RouterKind.TRACE
+    trace: TraceConfig = field(default_factory=TraceConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
     max_probes: int = 100
     generated: StudyShape = field(default_factory=StudyShape)
 
@@ -50,13 +72,20 @@ class EditingConfig:
             raise ValueError(f"max_length is {self.max_length}; it must be between 8 and 32768")
         if self.max_probes < 1:
             raise ValueError(f"max_probes is {self.max_probes}; it must be 1 or more")
+        if self.method is Method.MEMIT:
+            raise ValueError(
+                "method is 'memit'; it solves for its change from plain records, so it is for "
+                "public corrections: wardround edit"
+            )
 
 
 class EditingTask:
     """Corrections that several records agree on, taught to a language model."""
 
     name: ClassVar[str] = "editing"
-    summary: ClassVar[str] = "Correct a language model's medical facts (MedLaSA's task, plain LoRA)"
+    summary: ClassVar[str] = (
+        "Correct a language model's medical facts (MedLaSA, LoRA or whole layers)"
+    )
     units: ClassVar[tuple[Unit, ...]] = (Unit.RECORD, Unit.PATIENT, Unit.CLINICIAN)
 
     def check(self, config: TaskConfig) -> None:
@@ -92,8 +121,9 @@ class EditingTask:
         config: TaskConfig,
         generator: torch.Generator,
     ) -> Trainable:
-        """LoRA factors on the modules that ``[adapter]`` names."""
-        return attach_lora(model, AdapterConfig.from_table(adapter), generator)
+        """What ``method`` trains, on the modules that ``[adapter]`` names."""
+        settings, where = _settings(config), AdapterConfig.from_table(adapter)
+        return attach(model, settings.method, where, settings.trace, settings.scale, generator)
 
     def collate(
         self, units: Sequence[Sequence[Record]], tokenizer: Any, config: TaskConfig
@@ -101,11 +131,14 @@ class EditingTask:
         """One row a phrasing; a record's rows weigh 1 together."""
         settings = _settings(config)
         encoded: list[rows.Row] = []
+        prompts: list[Prompt] = []
         weights: list[float] = []
         unit_of_row: list[int] = []
         for number, records in enumerate(units):
             for record in records:
                 edit: Edit = record.content
+                traced = place_subject(tokenizer, edit.prompt, edit.subject)
+                prompts += [traced] * len(edit.prompts)
                 for prompt in edit.prompts:
                     encoded.append(
                         rows.encode(
@@ -115,6 +148,8 @@ class EditingTask:
                     weights.append(1 / len(edit.prompts))
                     unit_of_row.append(number)
         inputs = rows.pad(encoded, rows.pad_token_id(tokenizer))
+        if settings.method is Method.MEDLASA:
+            inputs |= rows.pad_prompts(prompts, settings.max_length)
         inputs["weight"] = torch.tensor(weights, dtype=torch.float64)
         return Batch(inputs, torch.tensor(unit_of_row, dtype=torch.long), len(units))
 
@@ -125,7 +160,9 @@ class EditingTask:
         """
         device = next(model.parameters()).device
         inputs = {name: value.to(device) for name, value in batch.inputs.items()}
-        losses = rows.answer_losses(model, inputs)
+        scales = scales_of(model)
+        with scales.during_rows(batch.inputs) if scales else nullcontext():
+            losses = rows.answer_losses(model, inputs)
         weighted = losses * inputs["weight"].to(losses.dtype)
         return losses.new_zeros(batch.units).index_add(0, batch.unit_of_row.to(device), weighted)
 
@@ -139,10 +176,10 @@ class EditingTask:
 
         Privacy: exact figures about ``records``; they stay where the records are.
         """
+        settings = _settings(config)
         edits: list[Edit] = [record.content for record in records]
-        return evaluate_edits(
-            model, tokenizer, edits, _settings(config).max_length, without_adapter
-        )
+        during = query_scales(settings.router, model, tokenizer, edits)
+        return evaluate_edits(model, tokenizer, edits, settings.max_length, without_edits, during)
 
     def export(
         self,
@@ -153,8 +190,8 @@ class EditingTask:
         folder: Path,
         note: str,
     ) -> None:
-        """Write the adapter in PEFT's format."""
-        save_adapter(trainable, AdapterConfig.from_table(adapter), arrays, base, folder, note)
+        """Write what was learnt in PEFT's format, and how to find a query's scales beside it."""
+        save(trainable, AdapterConfig.from_table(adapter), arrays, base, folder, note)
 
 
 def _settings(config: TaskConfig) -> EditingConfig:

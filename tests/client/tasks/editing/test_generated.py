@@ -141,7 +141,8 @@ def test_phrasings_may_be_paraphrases_of_one_record():
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ({"records_per_hospital": 161}, "records_per_hospital is 161.*take 162"),
+        ({"records_per_hospital": 161}, "hospitals hold 644 records; .* take more"),
+        ({"sizes": (100, 100)}, r"sizes names 2 hospitals; there are 4"),
         ({"filler_facts": 900}, "facts left for filler_facts"),
         ({"random_probes": 60}, "facts left for random_probes"),
         ({"single": 400}, "facts for .* corrections only"),
@@ -159,3 +160,57 @@ def test_studies_that_do_not_fit_are_refused(shape, message):
 def test_sizes_out_of_range_are_refused(field, value):
     with pytest.raises(ValueError, match=f"{field} is {value}"):
         StudyShape(**{field: value})
+
+
+def test_hospitals_may_differ_in_size_and_small_ones_pass_corrections_on():
+    sizes = (400, 200, 60, 40)
+    shape = StudyShape(sizes=sizes, corroborated=6, weak=0, single=1)
+    study = make_study(shape, 4, seed=2)
+    assert tuple(map(len, study.hospitals)) == sizes
+    for probe in study.probes:
+        edit = probe.content
+        found = sum(
+            (record.content.subject, record.content.target_new) == (edit.subject, edit.target_new)
+            for records in study.hospitals
+            for record in records
+        )
+        assert found == (64 if edit.support == "corroborated" else 1)
+
+
+def test_all_support_may_lie_in_one_hospital():
+    study = make_study(StudyShape(together=True, weak=0, single=0), 4, seed=2)
+    for probe in study.probes:
+        wanted = (probe.content.subject, probe.content.target_new)
+        counts = [
+            sum((r.content.subject, r.content.target_new) == wanted for r in records)
+            for records in study.hospitals
+        ]
+        assert sorted(counts) == [0, 0, 0, 64]
+
+
+def test_conflicting_corrections_have_two_answers_by_hospital():
+    shape = StudyShape(corroborated=0, weak=0, single=0, conflicting=2)
+    study = make_study(shape, 4, seed=2)
+    for probe in study.probes:
+        said = [
+            {r.content.target_new for r in records if r.content.subject == probe.content.subject}
+            for records in study.hospitals
+        ]
+        assert said[0] == said[2] == {probe.content.target_new}
+        assert said[1] == said[3]
+        assert len(said[1] | said[0]) == 2
+
+
+def test_strong_support_is_its_own_kind():
+    shape = StudyShape(strong=1, corroborated=0, weak=0, single=0)
+    study = make_study(shape, 4, seed=2)
+    (probe,) = study.probes
+    assert probe.content.support == "strong"
+    told = [r for records in study.hospitals for r in records
+            if r.content.subject == probe.content.subject]  # fmt: skip
+    assert len(told) == 256
+
+
+def test_a_hospital_without_records_is_refused():
+    with pytest.raises(ValueError, match="every hospital has at least 1 record"):
+        StudyShape(sizes=(3, 0))
