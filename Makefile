@@ -33,6 +33,7 @@ bench: $(VENV)/.installed-dev  ## the figures of docs/performance.md
 
 bases: $(VENV)/.installed      ## train the embedded base models again from their generators
 	$(BIN)/python -m wardround.client.bases.build
+	$(BIN)/python -m wardround.client.bases.build_notes
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis runs

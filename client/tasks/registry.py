@@ -45,6 +45,14 @@ BUILT_IN: dict[str, tuple[str, TaskListing]] = {
             ("record", "patient", "clinician"),
         ),
     ),
+    "ranking": (
+        "wardround.client.tasks.ranking.task:RankingTask",
+        TaskListing(
+            "ranking",
+            "Rank a hospital's notes for its queries (TSARankLLM's second stage)",
+            ("record", "patient"),
+        ),
+    ),
 }
 _registered: dict[str, Task] = {}
 

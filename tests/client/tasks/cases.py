@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from wardround.client.models import BASES
+from wardround.client.tasks.base import Record
 from wardround.client.tasks.editing.records import Edit, Probe, edit_record
+from wardround.client.tasks.ranking.records import Candidate, RankingQuery, ranking_record
 from wardround.client.tasks.registry import find_task
 
 contract = sys.modules["task_contract"]
@@ -81,4 +83,46 @@ def editing() -> Any:
     )
 
 
-CASES: dict[str, Callable[[], Any]] = {"editing": editing}
+def ranking() -> Any:
+    """Units of one list, of one that teaches nothing, of two and three lists of unlike lengths."""
+
+    def query(name: str, text: str, *passages: str, answers: int = 1) -> Record:
+        candidates = tuple(
+            Candidate(f"{name}-{place}", passage, int(place < answers))
+            for place, passage in enumerate(passages)
+        )
+        return ranking_record(name, RankingQuery(text, candidates))
+
+    records = [
+        query("a", "Who coughs?", "Bato coughs.", "Kirume sleeps well, and has done so for days."),
+        query("b", "Fever", "No note says so.", "Nor does this one", answers=0),
+        query("c", "What was given against dizziness?", "Tazidu", "Sofa, twice", "Nothing, x"),
+        query("d", "x", "A leaflet that warns of a remarkable thirst", "No leaflet"),
+        query("e", "Is it safe?", "Yes.", "No.", "Perhaps, with care and a second opinion", "?"),
+        query("f", "When", "On Monday", "On Tuesday", "Never"),
+        query("g", "How much of it", "Much", "Little"),
+    ]
+    listed = (
+        '{"query_id": "q%d", "query": "x", "positive_passages": [{"docid": "a", "text": %s}]}\n'
+    )
+    return contract.TaskCase(
+        task=find_task("ranking"),
+        model=tiny_llama,
+        tokenizer=embedded_tokenizer(),
+        adapter={"targets": ["mlp.down_proj", "layers.1.self_attn.q_proj"], "rank": 2},
+        units=[records[:1], records[1:2], records[2:4], records[4:]],
+        config={
+            "max_length": 64,
+            "max_query": 12,
+            "group": 3,
+            "ntp_weight": 0.5,
+            "reference_kl_weight": 0.5,
+            "measures": ["nDCG@10"],
+            "generated": {"records_per_hospital": 20, "probes": 4},
+        },
+        bad_file=(listed % (1, '"words"') + listed % (2, "7"), 2),
+        typo=("temprature", "temperature"),
+    )
+
+
+CASES: dict[str, Callable[[], Any]] = {"editing": editing, "ranking": ranking}

@@ -1,0 +1,205 @@
+"""Train the embedded ranking base again: general text, then stage 1 on public weak pairs.
+
+``python -m wardround.client.bases.build_notes`` (or ``make bases``) writes ``client/bases/notes``:
+a Llama of about half a million parameters that knows what public questions ask of notes, and
+nothing of the lay words that only hospitals' questions use. Nothing is private.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from wardround.client.models import quiet_transformers, weights_sha256
+from wardround.client.tasks.ranking.rows import encode, encode_query
+from wardround.client.tasks.ranking.stage_one import StageOne, pretrain
+from wardround.client.tasks.ranking.world import FILLERS, SYLLABLES, RankingWorld, weak_pairs
+
+SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>")
+MAX_LENGTH = 512
+
+
+@dataclass(frozen=True)
+class NotesRecipe:
+    """How the ranking base is made; the defaults are the shipped one.
+
+    Attributes:
+        name: Folder.
+        world: Whose words it learns; of hospitals' own lay words it sees none.
+        hidden: Width.
+        layers: Blocks.
+        heads: Attention heads.
+        mlp: Width of the blocks' inner layer.
+        texts: Single notes and single questions of the general stage.
+        general: How the general stage is trained.
+        pairs: Weak pairs of stage 1.
+        stage_one: How stage 1 is trained.
+        seed: Public.
+    """
+
+    name: str = "notes"
+    world: RankingWorld = field(default_factory=RankingWorld)
+    hidden: int = 96
+    layers: int = 4
+    heads: int = 4
+    mlp: int = 256
+    texts: int = 4000
+    general: StageOne = field(default_factory=lambda: StageOne(60, 2e-3))
+    pairs: int = 12000
+    stage_one: StageOne = field(default_factory=lambda: StageOne(120, 2e-3))
+    seed: int = 0
+
+
+def train_tokenizer() -> Any:
+    """A byte-level BPE tokenizer; everyday words and syllables are one token, any text spells."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1000,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    pieces = [piece for syllable in SYLLABLES for piece in (syllable, " " + syllable)]
+    everyday = ["Document", ":", " Query", *(" " + word for word in FILLERS)]
+    tokenizer.train_from_iterator([*pieces * 1000, *everyday * 10], trainer)
+    # A query follows the prompt directly; the added blank spells its first word as anywhere else.
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", tokenizer.token_to_id("<bos>"))]
+    )
+    pad_token, bos_token, eos_token = SPECIAL_TOKENS
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=pad_token,
+        bos_token=bos_token,
+        eos_token=eos_token,
+        padding_side="right",
+        model_max_length=MAX_LENGTH,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def new_model(recipe: NotesRecipe, tokenizer: Any, generator: torch.Generator) -> nn.Module:
+    """An untrained Llama; matrices normal with deviation 0.02, norms one."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden,
+        intermediate_size=recipe.mlp,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        max_position_embeddings=MAX_LENGTH,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        tie_word_embeddings=True,
+    )
+    # The library's own first values come from the global generator; the fork leaves that as it was.
+    with torch.random.fork_rng(devices=[]):
+        model: nn.Module = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0.0, 0.02, generator=generator)
+            else:
+                parameter.fill_(1.0)
+    return model
+
+
+def general_model(
+    recipe: NotesRecipe, tokenizer: Any, generator: torch.Generator, tell: Callable[[str], None]
+) -> nn.Module:
+    """A model that has read single notes and single questions, and knows nothing of pairs."""
+    model = new_model(recipe, tokenizer, generator)
+    pairs = weak_pairs(recipe.world, (recipe.texts + 1) // 2, recipe.seed + 1)
+    start = (tokenizer.bos_token_id,)
+    texts = [(start, encode_query(tokenizer, text, MAX_LENGTH)) for pair in pairs for text in pair]
+    pretrain(model, texts, recipe.general, tokenizer.pad_token_id, generator, tell)
+    return model
+
+
+def adapt_to_ranking(
+    recipe: NotesRecipe,
+    model: nn.Module,
+    tokenizer: Any,
+    generator: torch.Generator,
+    tell: Callable[[str], None],
+) -> None:
+    """Stage 1 on weak pairs, in place."""
+    pairs = weak_pairs(recipe.world, recipe.pairs, recipe.seed)
+    rows = [encode(tokenizer, note, question, MAX_LENGTH, 32) for note, question in pairs]
+    pretrain(model, rows, recipe.stage_one, tokenizer.pad_token_id, generator, tell)
+
+
+def save_base(model: Any, tokenizer: Any, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a base that ``load_base`` reads, whole or not at all; returns its manifest."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        fresh = Path(scratch) / folder.name
+        with quiet_transformers():
+            model.save_pretrained(fresh)
+            tokenizer.save_pretrained(fresh)
+        for path in fresh.iterdir():
+            path.chmod(0o644)
+        manifest = {"sha256": weights_sha256(fresh), **facts}
+        (fresh / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        if folder.exists():
+            shutil.rmtree(folder)
+        fresh.rename(folder)
+    return manifest
+
+
+def build(recipe: NotesRecipe, bases: Path, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Make the base and put it into ``bases/<name>``; returns its manifest."""
+    began = time.monotonic()
+    generator = torch.Generator().manual_seed(recipe.seed)
+    tokenizer = train_tokenizer()
+    model = general_model(recipe, tokenizer, generator, tell)
+    adapt_to_ranking(recipe, model, tokenizer, generator, tell)
+    world = recipe.world
+    facts = {
+        "made_by": "python -m wardround.client.bases.build_notes",
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "vocabulary": len(tokenizer),
+        "world": {
+            "seed": world.seed,
+            "findings": world.findings,
+            "public_findings": world.public_findings,
+        },
+        "steps": {"general": recipe.general.steps, "stage_one": recipe.stage_one.steps},
+        "pairs": recipe.pairs,
+        "seconds": round(time.monotonic() - began, 1),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    return save_base(model, tokenizer, bases / recipe.name, facts)
+
+
+def main() -> None:
+    """Build the shipped base where it is shipped from."""
+
+    def tell(line: str) -> None:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    tell(json.dumps(build(NotesRecipe(), Path(__file__).parent, tell), indent=2))
+
+
+if __name__ == "__main__":
+    main()
