@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from wardround.client.training import Optimizer, TrainingConfig
+from wardround.client.optimizers import Optimizer
+from wardround.client.schedules import Shape
+from wardround.client.training import TrainingConfig
 from wardround.privacy.plan import Mechanism, Mode, PrivacyPlan
 
 
@@ -26,7 +28,8 @@ def change_deviation(
         moves: For arrays that do not move in every step: whether they move, step by step.
 
     Returns:
-        None when it is not known: Adam at the hospital, or a clip norm that follows the data.
+        None when it is not known: Adam at the hospital, a clip norm that follows the data, noise
+        of earlier rounds in kept momentum, or a learning rate that changes.
     """
     if plan.mode is Mode.NONE:
         return 0.0
@@ -38,6 +41,9 @@ def change_deviation(
         plan.mechanism is not Mechanism.DP_SGD
         or plan.adaptive is not None
         or training.optimizer != Optimizer.SGD
+        or (training.keep_state and training.momentum > 0)
+        or training.schedule.shape is not Shape.CONSTANT
+        or training.schedule.warmup > 0
     ):
         return None
     moved = sum(moves) if moves is not None else plan.steps
@@ -49,9 +55,10 @@ def _responses(training: TrainingConfig, steps: int) -> list[float]:
 
     The noises of different steps are independent, so their variances add up.
     """
+    pull = training.proximal_mu + training.weight_decay
     responses, position, velocity = [], 0.0, 0.0
     for step in range(steps):
-        gradient = float(step == 0) + training.proximal_mu * position
+        gradient = float(step == 0) + pull * position
         velocity = training.momentum * velocity + gradient
         position -= training.learning_rate * velocity
         responses.append(position)

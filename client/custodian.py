@@ -14,7 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from wardround.client.gradients import Workload
 from wardround.client.hospital import Hospital, group_units, share
+from wardround.client.memory import OptimizerMemory
+from wardround.client.optimizers import Moments
 from wardround.client.tasks.base import Record
 from wardround.client.tasks.registry import find_task
 from wardround.client.trainable import check_corrections, split_corrections
@@ -22,7 +25,6 @@ from wardround.client.training import (
     OnStep,
     Round,
     TrainingConfig,
-    Workload,
     check_plan,
     train_round,
 )
@@ -77,6 +79,7 @@ class Custodian:
         self._around = surroundings
         self._key = SigningKey.load_or_create(hospital.key)
         self._ledger = Ledger(hospital.ledger, self._key)
+        self._memory = OptimizerMemory(hospital.folder / "optimizer")
         self._records: tuple[bytes, list[Record]] | None = None
 
     @property
@@ -167,25 +170,48 @@ class Custodian:
         with workload.only(plan.trains or tuple(arrays)) as part:
             check_corrections(corrections, part.trainable.shapes)
             round_ = replace(self._charge(plan, part, training), corrections=corrections)
-            change = train_round(round_, {n: arrays[n] for n in part.trainable.parameters})
-        round_.reservation.require_covers(change.event)
-        report = self._report(plan)
-        reply = self._reply_update(plan, change, report)
+            trained = train_round(round_, {n: arrays[n] for n in part.trainable.parameters})
+        round_.reservation.require_covers(trained.change.event)
+        reply = self._reply_update(plan, trained.change, self._report(plan))
         log.info("trained round=%d seconds=%.3f", plan.round, time.perf_counter() - started)
-        return self._ledger.commit(round_.reservation, reply)
+        stored = self._ledger.commit(round_.reservation, reply)
+        if training.keep_state:
+            self._keep(plan, trained.moments)
+        return stored
 
     def _charge(self, plan: RoundPlan, workload: Workload, training: TrainingConfig) -> Round:
         """The round, once nothing is left that could refuse it, and charged."""
-        check_plan(plan.privacy, workload.trainable, in_turn=bool(plan.turns))
+        check_plan(plan.privacy, training, workload.trainable, in_turn=bool(plan.turns))
+        moments = self._recall(plan) if training.keep_state else None
         units, dataset = self.units(plan), self.policy.data.name
         protected, event = plan.privacy.unit, plan.privacy.event
         reservation = self._ledger.reserve(
             Charge(plan.study, plan.run, plan.round, plan.sha256, dataset, protected, event)
         )
-        stream, observer = self._around.stream(), self._step_observer()
         return Round(
-            workload, units, plan.privacy, training, reservation, stream, observer, plan.turns
+            workload=workload,
+            units=units,
+            plan=plan.privacy,
+            training=training,
+            reservation=reservation,
+            stream=self._around.stream(),
+            on_step=self._step_observer(),
+            turns=plan.turns,
+            number=plan.round,
+            rounds=plan.rounds,
+            moments=moments,
         )
+
+    def _recall(self, plan: RoundPlan) -> Moments | None:
+        """What the optimizer remembers of earlier rounds of this run."""
+        return self._memory.recall(plan.run, plan.round, _optimizer_settings(plan))
+
+    def _keep(self, plan: RoundPlan, moments: Moments) -> None:
+        """Keep the moments for the next round, or forget the run after its last; once committed."""
+        if plan.round == plan.rounds:
+            self._memory.forget(plan.run)
+        else:
+            self._memory.keep(plan.run, plan.round, _optimizer_settings(plan), moments)
 
     def _open_plan(self, sealed: bytes) -> RoundPlan:
         """The plan, once the coordinator's signature and the addressee have been checked."""
@@ -250,6 +276,11 @@ class Custodian:
 def _training_config(plan: RoundPlan) -> TrainingConfig:
     """The plan's optimizer settings, checked before anything is charged."""
     return from_table(TrainingConfig, plan.training, "plan training")
+
+
+def _optimizer_settings(plan: RoundPlan) -> bytes:
+    """What moments are moments of: the same parameters under the same optimizer."""
+    return canonical({"base": plan.base_sha256, "a": plan.adapter, "t": plan.training})
 
 
 def _finite(value: float) -> float | None:

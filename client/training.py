@@ -8,19 +8,19 @@ of ledger files, policies, tasks' insides or the network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import partial
 from itertools import cycle
 
-import torch
 from torch import Tensor
 
 from wardround.client.drift import Drift
 from wardround.client.gradients import Workload, clipped_sum, mean_gradient
 from wardround.client.lora import factor_groups
+from wardround.client.optimizers import Descent, Moments, OptimizerConfig
 from wardround.client.sampling import Sample, Units, draw
+from wardround.client.schedules import Schedule
 from wardround.client.trainable import Trainable
 from wardround.privacy.clipping import Clipped
 from wardround.privacy.errors import PolicyRefused, WardroundError
@@ -30,69 +30,40 @@ from wardround.privacy.reservation import Reservation
 from wardround.privacy.session import Session, start_session
 from wardround.privacy.stream import SecureStream
 
-__all__ = ["OnStep", "Optimizer", "TrainingConfig", "Workload", "check_plan", "train_round"]
-
 Arrays = Mapping[str, Tensor]
+Clip = Callable[[Sample], Clipped]
 OnStep = Callable[[int, int], None]
 
 
-class Optimizer(StrEnum):
-    """How a noised mean gradient moves the parameters."""
-
-    ADAM = "adam"
-    SGD = "sgd"
-
-
 @dataclass(frozen=True)
-class TrainingConfig:
-    """How noised gradients become steps; post-processing, so nothing here costs privacy.
+class TrainingConfig(OptimizerConfig):
+    """``[training]``: the optimizer's settings, and how they are carried out.
 
     Attributes:
-        learning_rate: Step size.
-        optimizer: Adam is restarted every round, so a hospital keeps no state between rounds.
-        beta1: Adam's decay of the first moment.
-        beta2: Adam's decay of the second moment.
-        damping: Added to Adam's denominator. Far above the usual 1e-8, because an Adam that is
-            restarted every round would blow gradients that are nearly zero up to full steps.
-        momentum: SGD's momentum.
         proximal_mu: FedProx: how hard steps are pulled back to the coordinator's values.
         micro_batch: Units whose gradients are in memory at once.
+        schedule: The learning rate over the study.
+        keep_state: Go on with the moments of the round before, which stay at the hospital; by
+            default an optimizer starts afresh every round.
     """
 
-    learning_rate: float
-    optimizer: Optimizer = Optimizer.ADAM
-    beta1: float = 0.9
-    beta2: float = 0.99
-    damping: float = 3e-4
-    momentum: float = 0.0
     proximal_mu: float = 0.0
     micro_batch: int = 64
+    schedule: Schedule = field(default_factory=Schedule)
+    keep_state: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate is {self.learning_rate}; it must be greater than 0")
-        for name in ("beta1", "beta2", "momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
-        if not 0 < self.damping < float("inf"):
-            raise ValueError(f"damping is {self.damping}; it must be greater than 0")
+        super().__post_init__()
         if not 0 <= self.proximal_mu < float("inf"):
             raise ValueError(f"proximal_mu is {self.proximal_mu}; it must be 0 or more")
         if self.micro_batch < 1:
             raise ValueError(f"micro_batch is {self.micro_batch}; it must be 1 or more")
 
-    def start(self, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """A fresh optimizer over ``parameters``."""
-        if self.optimizer is Optimizer.ADAM:
-            betas = (self.beta1, self.beta2)
-            return torch.optim.Adam(
-                parameters, lr=self.learning_rate, betas=betas, eps=self.damping
-            )
-        return torch.optim.SGD(parameters, lr=self.learning_rate, momentum=self.momentum)
 
-
-def check_plan(plan: PrivacyPlan, trainable: Trainable, in_turn: bool = False) -> None:
-    """Refuse, before anything is charged, a mechanism that cannot run on this trainable.
+def check_plan(
+    plan: PrivacyPlan, training: TrainingConfig, trainable: Trainable, in_turn: bool = False
+) -> None:
+    """Refuse, before anything is charged, what cannot run on this trainable.
 
     Raises:
         PolicyRefused: Saying what does not fit; depends on plan and model alone.
@@ -105,6 +76,8 @@ def check_plan(plan: PrivacyPlan, trainable: Trainable, in_turn: bool = False) -
         found = len(set(factor_groups(trainable.parameters).values()))
         if found != plan.groups:
             raise PolicyRefused(f"groups is {plan.groups}; this adapter has factors of {found}")
+    if plan.mechanism is Mechanism.WHOLE_UPDATE and training.keep_state:
+        raise PolicyRefused("keep_state is on; moments of a whole update are bare and not kept")
 
 
 @dataclass(frozen=True)
@@ -124,6 +97,9 @@ class Round:
             that the workload trains move in every step. What does not move in a step is neither
             clipped nor noised in it.
         corrections: What the coordinator has added to the gradients of every step, by array.
+        number: This round, from 1.
+        rounds: Rounds of the study.
+        moments: What the optimizer remembers of earlier rounds, or None to start it afresh.
     """
 
     workload: Workload
@@ -135,6 +111,9 @@ class Round:
     on_step: OnStep
     turns: tuple[tuple[str, ...], ...] = ()
     corrections: Arrays = field(default_factory=dict)
+    number: int = 1
+    rounds: int = 1
+    moments: Moments | None = None
 
     def drift(self, arrays: Arrays) -> Drift:
         """What is done to gradients of steps that started from these values."""
@@ -145,8 +124,26 @@ class Round:
         """The records of the next step."""
         return draw(self.plan, self.units, self.stream)
 
+    def factor(self, step: int) -> float:
+        """What the schedule makes of the learning rate at this step, from 1."""
+        schedule = self.training.schedule
+        return schedule.factor(self.number, self.rounds, step, self.plan.steps)
 
-def train_round(round_: Round, arrays: Arrays) -> Noised:
+
+@dataclass(frozen=True)
+class Trained:
+    """What a round came to.
+
+    Attributes:
+        change: May leave.
+        moments: What the optimizer would go on with; stays.
+    """
+
+    change: Noised
+    moments: Moments
+
+
+def train_round(round_: Round, arrays: Arrays) -> Trained:
     """The change of the trainable values, starting from the coordinator's, after one round.
 
     Raises:
@@ -157,39 +154,42 @@ def train_round(round_: Round, arrays: Arrays) -> Noised:
     """
     plan, workload = round_.plan, round_.workload
     workload.trainable.write(arrays)
+    descent = Descent(round_.training, workload.trainable.parameters, round_.moments)
+    session, micro_batch = start_session(plan), round_.training.micro_batch
     if plan.mechanism is Mechanism.WHOLE_UPDATE:
-        change, looked = _whole_update(round_, arrays)
+        change, looked = _whole_update(round_, arrays, descent)
     elif plan.mechanism is Mechanism.RECONSTRUCTION:
-        change, looked = _noised_steps(round_, arrays, plan, partial(_clipped_batch, round_))
+        clip: Clip = partial(_clipped_batch, round_)
+        change, looked = _noised_steps(round_, arrays, descent, session, clip)
     elif round_.turns:
-        session = start_session(plan)
-        change, looked = _noised_steps(round_, arrays, session, _in_turn(round_, session))
+        clip = _in_turn(round_, session)
+        change, looked = _noised_steps(round_, arrays, descent, session, clip)
     else:
-        session, micro_batch = start_session(plan), round_.training.micro_batch
         with workload.engine:
             clip = partial(clipped_sum, workload, session=session, micro_batch=micro_batch)
-            change, looked = _noised_steps(round_, arrays, session, clip)
+            change, looked = _noised_steps(round_, arrays, descent, session, clip)
     if looked or plan.mode is not Mode.NONE:
         require_change(change.value)
-    return change
+    return Trained(change, descent.moments())
 
 
 def _noised_steps(
-    round_: Round, arrays: Arrays, session: Session, clip: Callable[[Sample], Clipped]
+    round_: Round, arrays: Arrays, descent: Descent, session: Session, clip: Clip
 ) -> tuple[Noised, bool]:
     """Steps on noised gradients, and whether any unit was in any of them."""
-    move, drift = _Move(round_.workload.trainable, round_.training), round_.drift(arrays)
-    model, looked = from_coordinator(arrays), False
+    model, drift, looked = from_coordinator(arrays), round_.drift(arrays), False
     for number in range(1, round_.plan.steps + 1):
         sample = round_.draw()
         looked = looked or bool(sample.members)
+        deviation = session.noise_deviation
         noised = session.privatise(clip(sample), round_.reservation, round_.stream)
-        model = model.combine(noised, lambda _, gradient: move(drift.correct(gradient)))
+        move = partial(descent.step, factor=round_.factor(number), noise_deviation=deviation)
+        model = model.combine(noised.then(drift.correct).then(move), lambda _, after: after)
         round_.on_step(number, round_.plan.steps)
     return model.then(lambda after: _difference(after, arrays)), looked
 
 
-def _in_turn(round_: Round, session: Session) -> Callable[[Sample], Clipped]:
+def _in_turn(round_: Round, session: Session) -> Clip:
     """Clips, step after step, what moves in that step."""
     turns = cycle(round_.turns)
 
@@ -206,39 +206,22 @@ def _clipped_batch(round_: Round, sample: Sample) -> Clipped:
     return round_.plan.clip_batch_gradient(gradient, factor_groups(gradient))
 
 
-def _whole_update(round_: Round, arrays: Arrays) -> tuple[Noised, bool]:
+def _whole_update(round_: Round, arrays: Arrays, descent: Descent) -> tuple[Noised, bool]:
     """Ordinary steps at home; their whole change is clipped and noised once."""
     plan, trainable = round_.plan, round_.workload.trainable
-    move, drift = _Move(trainable, round_.training), round_.drift(arrays)
-    looked = False
+    drift, after, looked = round_.drift(arrays), arrays, False
     try:
-        after: Arrays = trainable.read()
         for number in range(1, plan.steps + 1):
             sample = round_.draw()
             looked = looked or bool(sample.members)
             gradient = mean_gradient(round_.workload, sample, round_.training.micro_batch)
-            after = move(drift.correct(gradient))
+            corrected = drift.correct(gradient)
+            after = descent.step(corrected, round_.factor(number), noise_deviation=0.0)
             round_.on_step(number, plan.steps)
     finally:
         trainable.write(arrays)  # a shared model must not go on holding one hospital's bare values
     clipped = plan.clip_update(_difference(after, arrays))
     return plan.privatise(clipped, round_.reservation, round_.stream), looked
-
-
-class _Move:
-    """An optimizer over the trainable parameters: a gradient in, the values after the step out."""
-
-    def __init__(self, trainable: Trainable, training: TrainingConfig) -> None:
-        self._trainable = trainable
-        self._optimizer = training.start(list(trainable.parameters.values()))
-
-    def __call__(self, gradient: Arrays) -> dict[str, Tensor]:
-        """One step."""
-        for name, parameter in self._trainable.parameters.items():
-            parameter.grad = gradient[name].to(parameter) if name in gradient else None
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        return self._trainable.read()
 
 
 def _difference(after: Arrays, before: Arrays) -> dict[str, Tensor]:

@@ -12,9 +12,9 @@ from typing import Any, Self
 import torch
 
 from wardround.client.engine import choose_engine
+from wardround.client.gradients import Workload
 from wardround.client.models import Base, load_base
 from wardround.client.tasks.registry import find_task
-from wardround.client.training import Workload
 from wardround.privacy.signing import canonical
 
 

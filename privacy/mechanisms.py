@@ -134,6 +134,11 @@ class PrivacyPlan:
         return self.noise_multiplier
 
     @property
+    def noise_deviation(self) -> float:
+        """Standard deviation of the noise on each number that ``privatise`` gives; public."""
+        return self.noise_multiplier * self.clip_norm / self.expected_units
+
+    @property
     def step_event(self) -> Event:
         """What one step does to the data."""
         if self.mode is Mode.NONE:

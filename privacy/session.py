@@ -21,6 +21,10 @@ from wardround.privacy.stream import SecureStream
 class Session(Protocol):
     """Clip and noise of one step after the other; a ``PrivacyPlan`` is one as it stands."""
 
+    @property
+    def noise_deviation(self) -> float:
+        """Standard deviation of the noise on each number of the next mean; public."""
+
     def clipped_sum(self, shapes: Mapping[str, torch.Size]) -> ClippedSum:
         """An empty sum for the next step."""
 
@@ -35,6 +39,12 @@ class AdaptiveSession:
         self._plan = plan
         self._adaptive = adaptive
         self.clip_norm = plan.clip_norm
+
+    @property
+    def noise_deviation(self) -> float:
+        """From this step's clip norm, which follows from noised counts."""
+        multiplier = self._adaptive.gradient_multiplier(self._plan.noise_multiplier)
+        return multiplier * self.clip_norm / self._plan.expected_units
 
     def clipped_sum(self, shapes: Mapping[str, torch.Size]) -> ClippedSum:
         """An empty sum with the clip norm of this step."""

@@ -34,9 +34,9 @@ from rich.table import Table
 from torch import Tensor
 
 from wardround.client.custodian import Custodian, Surroundings
+from wardround.client.gradients import Workload
 from wardround.client.hospital import Hospital
 from wardround.client.relay import make_relay
-from wardround.client.training import Workload
 from wardround.client.workbench import Workbench
 from wardround.privacy.audit import (
     CONFIDENCE,

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from wardround.client.gradients import Workload
 from wardround.client.hospital import group_units
 from wardround.client.tasks.base import Record
-from wardround.client.training import Workload
 from wardround.client.workbench import Workbench
 from wardround.privacy.canaries import most_distinct
 from wardround.privacy.clipping import clip_factors

@@ -20,8 +20,9 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from wardround.client.custodian import Surroundings
+from wardround.client.gradients import Workload
 from wardround.client.tasks.registry import find_task
-from wardround.client.training import TrainingConfig, Workload
+from wardround.client.training import TrainingConfig
 from wardround.client.workbench import Workbench
 from wardround.privacy.errors import BadInput
 from wardround.privacy.plan import Mode

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from wardround.client.engine import FusedEngine
 from wardround.client.gradients import Workload
+from wardround.client.optimizers import Optimizer
 from wardround.client.tasks.base import Batch, Record
 from wardround.client.trainable import Trainable
 from wardround.client.training import Round, TrainingConfig, train_round
@@ -91,7 +92,7 @@ class Lab:
             "workload": self.workload,
             "units": records(20) if units is None else units,
             "plan": plan,
-            "training": TrainingConfig(learning_rate=0.1, optimizer="sgd"),
+            "training": TrainingConfig(learning_rate=0.1, optimizer=Optimizer.SGD),
             "reservation": self.reserve(plan),
             "stream": SecureStream(b"a key for tests and nothing else"[:32]),
             "on_step": lambda step, steps: None,
@@ -99,7 +100,7 @@ class Lab:
         return Round(**parts | changes)
 
     def train(self, plan: PrivacyPlan, units: Any = None, **changes: Any) -> Noised:
-        return train_round(self.round(plan, units, **changes), self.start)
+        return train_round(self.round(plan, units, **changes), self.start).change
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wardround.client.change_noise import change_deviation
+from wardround.client.schedules import Schedule, Shape
 from wardround.client.training import TrainingConfig
 from wardround.privacy.adaptive import AdaptiveClip
 from wardround.privacy.events import primitive_counts
@@ -105,6 +106,7 @@ def test_the_noise_in_a_change_in_closed_form() -> None:
     assert change_deviation(plan, sgd(proximal_mu=2.0)) == pytest.approx(pulled)
     rolling = expected(*((1 - 0.5**j) / (1 - 0.5) for j in range(1, 6)))
     assert change_deviation(plan, sgd(momentum=0.5)) == pytest.approx(rolling)
+    assert change_deviation(plan, sgd(weight_decay=2.0)) == pytest.approx(pulled)
     resting = change_deviation(plan, sgd(), moves=[True, False, True, False, True])
     assert resting == pytest.approx(expected(1, 1, 1))
 
@@ -137,6 +139,9 @@ def test_what_is_known_of_the_noise() -> None:
     assert change_deviation(BARE, TrainingConfig(learning_rate=RATE)) == 0.0
     assert change_deviation(PLAN, TrainingConfig(learning_rate=RATE)) is None
     assert change_deviation(replace(PLAN, adaptive=AdaptiveClip()), sgd()) is None
+    assert change_deviation(PLAN, sgd(momentum=0.5, keep_state=True)) is None
+    assert change_deviation(PLAN, sgd(schedule=Schedule(Shape.LINEAR))) is None
+    assert change_deviation(PLAN, sgd(schedule=Schedule(warmup=2))) is None
 
 
 def test_the_pull_cannot_be_negative() -> None:
