@@ -1,9 +1,10 @@
 """Clipping: one unit's contribution, all its factors together, never longer than ``clip_norm``.
 
 The norm is taken jointly over all trainable factors (A and B of every layer), because two norms
-would cost a factor of sqrt(2). Norms of float32 numbers are formed run by run and added up in
-float64, sums in float64: torch's own float32 norm of four million numbers is off by up to 2e-3, and
-the bound would be broken by as much.
+would cost a factor of sqrt(2). Norms and sums are added up in float64: torch's own float32 norm of
+four million numbers is off by up to 2e-3, and the bound would be broken by as much. All factors lie
+side by side in one matrix with a row a unit, of which a cache's worth of columns is looked at once,
+so that many small factors cost what one large one does and no copy of the whole is ever made.
 
 Sources: Abadi et al. (2016), "Deep learning with differential privacy", algorithm 1, line "clip
 gradient"; Bu et al. (2023), "Automatic clipping", equation 4.
@@ -12,7 +13,7 @@ gradient"; Bu et al. (2023), "Automatic clipping", equation 4.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass
 from enum import StrEnum
 
@@ -22,11 +23,10 @@ from torch import Tensor
 from wardround.privacy._seal import SEAL, require_seal
 from wardround.privacy.units import Adjacency, Unit
 
-_BLOCK = 2**17  # numbers brought to float64 at once: small enough for a core's cache
+_BLOCK = 2**18  # numbers brought to float64 at once: small enough for a core's cache
+_JOINED = 2**15  # up to so many, joining factors is cheaper than looking at each
 _GPU_BLOCK = 2**24
-_RUN = 256  # float32 squares added up before float64 takes over: off by 8e-6 at most
-# Covers that, and what float64 rounding adds over a sum of up to 1e5 units (1e-6).
-_MARGIN = 1e-5
+_MARGIN = 1e-5  # covers what float64 rounding adds over a sum of up to 1e5 units (1e-6)
 _AUTOMATIC_DAMPING = 0.01
 
 
@@ -121,13 +121,13 @@ class ClippedSum:
                 raise ValueError(f"{name}: shape {tuple(rows.shape)} for {len(units)} units")
         if not units:
             return
-        norms = unit_norms(per_unit)
+        laid = [_lay_flat(name, rows) for name, rows in per_unit.items()]
+        norms = _norms(laid)
         sound = torch.isfinite(norms)
+        kept = None if bool(sound.all()) else sound
         factors = _factors(norms[sound], self._clip_norm, self._rule)
-        for name, rows in per_unit.items():
-            kept = rows if bool(sound.all()) else rows[sound.to(rows.device)]
-            added = _weighted_sum(factors, kept.flatten(1)).view(self._sum[name].shape)
-            self._sum[name] = self._sum[name].to(added.device) + added
+        for part, total in _weighted_sums(laid, factors, kept):
+            self._sum[part.name] = self._sum[part.name].to(total.device) + part.restore(total)
         self._within += float((norms <= self._clip_norm).sum()) - len(units) / 2
         self.dropped += int((~sound).sum())
         self._seen.update(units)
@@ -150,19 +150,8 @@ def clip_update(update: Mapping[str, Tensor], clip_norm: float) -> Clipped:
 
 
 def unit_norms(per_unit: Mapping[str, Tensor]) -> Tensor:
-    """Joint L2 norm of each unit's contribution, shape ``(units,)``, float64, within 8e-6 of it."""
-    squares = [_squares(rows.flatten(1)).cpu() for rows in per_unit.values()]
-    return torch.stack(squares).sum(0).sqrt()
-
-
-def _squares(rows: Tensor) -> Tensor:
-    """Sum of squares of each row, float64; runs of ``_RUN`` numbers in the rows' own type."""
-    if rows.dtype.itemsize < torch.float32.itemsize:
-        rows = rows.float()
-    whole = rows.shape[1] // _RUN * _RUN
-    runs = rows[:, :whole].reshape(len(rows), whole // _RUN, _RUN)
-    total: Tensor = torch.linalg.vector_norm(runs, dim=2).double().square().sum(1)
-    return total + rows[:, whole:].double().square().sum(1)
+    """Joint L2 norm of each unit's contribution, shape ``(units,)``, float64."""
+    return _norms([_lay_flat(name, rows) for name, rows in per_unit.items()])
 
 
 def clip_factors(per_unit: Mapping[str, Tensor], clip_norm: float) -> Tensor:
@@ -187,14 +176,85 @@ def _factors(norms: Tensor, clip_norm: float, rule: ClipRule) -> Tensor:
     return (safe / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1.0)
 
 
-def _weighted_sum(factors: Tensor, rows: Tensor) -> Tensor:
-    """Sum over rows, each times its factor, float64, shape ``(columns,)``."""
-    factors = factors.to(rows.device)
-    return torch.cat([factors @ block for block in _blocks(rows)])
+@dataclass(frozen=True, eq=False)
+class _Flat:
+    """One factor's contributions as a matrix.
+
+    Attributes:
+        name: The factor's.
+        matrix: Shape ``(units, numbers)``, in the order the numbers have in memory: engines leave
+            some factors transposed, and flattened in their own order those need no copy.
+        shape: Of one contribution, in that order.
+        order: Which axis of ``shape`` each axis of the factor is.
+    """
+
+    name: str
+    matrix: Tensor
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+
+    def restore(self, numbers: Tensor) -> Tensor:
+        """One row of the matrix as an array of the factor's own shape."""
+        return numbers.view(self.shape).permute(self.order)
 
 
-def _blocks(rows: Tensor) -> Iterable[Tensor]:
-    """``rows`` in float64, some columns at a time; at least one block."""
-    size = _BLOCK if rows.device.type == "cpu" else _GPU_BLOCK
-    width = max(1, size // max(1, len(rows)))
-    return (part.double() for part in torch.split(rows, width, dim=1))
+def _lay_flat(name: str, rows: Tensor) -> _Flat:
+    """``rows``, shape ``(units, *shape)``, without a copy where its memory is dense."""
+    axes = list(range(1, rows.dim()))
+    if not rows.is_contiguous():
+        axes.sort(key=rows.stride, reverse=True)
+        rows = rows.permute(0, *axes)
+    order = tuple(axes.index(axis) for axis in range(1, rows.dim()))
+    return _Flat(name, rows.reshape(len(rows), -1), tuple(rows.shape[1:]), order)
+
+
+def _norms(laid: Sequence[_Flat]) -> Tensor:
+    """Joint norm of each row over all matrices, float64, on the CPU."""
+    parts = [torch.linalg.vector_norm(block, dim=1).cpu() for block in _blocks(laid)]
+    joint: Tensor = torch.linalg.vector_norm(torch.stack(parts), dim=0)
+    return joint
+
+
+def _weighted_sums(
+    laid: Sequence[_Flat], factors: Tensor, kept: Tensor | None
+) -> Iterator[tuple[_Flat, Tensor]]:
+    """For each matrix the sum of its rows, each times its factor, float64.
+
+    Args:
+        laid: The matrices.
+        factors: One a row that counts.
+        kept: Which rows count; None for all.
+    """
+    for device in dict.fromkeys(part.matrix.device for part in laid):
+        here = [part for part in laid if part.matrix.device == device]
+        weights = factors.to(device)
+        rows = slice(None) if kept is None else kept.to(device)
+        total = torch.cat([weights @ block[rows] for block in _blocks(here)])
+        sizes = [part.matrix.shape[1] for part in here]
+        yield from zip(here, torch.split(total, sizes), strict=True)
+
+
+def _blocks(laid: Sequence[_Flat]) -> Iterator[Tensor]:
+    """The matrices side by side, some columns at a time, in float64; at least one block.
+
+    A block lies on one device; a long matrix is cut, short ones are joined.
+    """
+    held: list[Tensor] = []
+    filled = 0
+    for part in laid:
+        matrix = part.matrix
+        on_cpu = matrix.device.type == "cpu"
+        width = max(1, (_BLOCK if on_cpu else _GPU_BLOCK) // max(1, len(matrix)))
+        for piece in torch.split(matrix, width, dim=1):
+            full = filled + piece.numel() > (_JOINED if on_cpu else _GPU_BLOCK)
+            if held and (full or held[0].device != piece.device):
+                yield _joined(held)
+                held, filled = [], 0
+            held.append(piece)
+            filled += piece.numel()
+    yield _joined(held)
+
+
+def _joined(pieces: Sequence[Tensor]) -> Tensor:
+    """Columns side by side, float64."""
+    return (pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), dim=1)).double()

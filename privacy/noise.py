@@ -13,7 +13,7 @@ what it costs: ``docs/privacy.md``, section "Floating point".
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass
 from types import MappingProxyType
 
@@ -142,8 +142,9 @@ def add_joint_gaussian(
     noised: dict[str, Tensor] = {}
     for clipped, multiplier in parts:
         deviation = multiplier * clipped.sensitivity(adjacency)
-        for name, array in clipped.value.items():
-            noised[name] = _noise(array, deviation, stream)
+        for names in _handfuls(clipped.value):
+            arrays = [clipped.value[name] for name in names]
+            noised |= dict(zip(names, _noise(arrays, deviation, stream), strict=True))
     return Noised(noised, event, seal=SEAL)
 
 
@@ -159,19 +160,35 @@ def lattice_step(deviation: float) -> float:
     return 2.0 ** (math.floor(math.log2(deviation)) - LATTICE_BITS)
 
 
-def _noise(array: Tensor, deviation: float, stream: SecureStream) -> Tensor:
-    """``array`` plus noise, on the lattice, float32 on the CPU; a cache's worth at a time."""
+def _handfuls(arrays: Arrays) -> Iterator[list[str]]:
+    """Names in order, small arrays several at a time: drawing for one has a price of its own."""
+    held: list[str] = []
+    filled = 0
+    for name, array in arrays.items():
+        if held and filled + array.numel() > _CHUNK:
+            yield held
+            held, filled = [], 0
+        held.append(name)
+        filled += array.numel()
+    if held:
+        yield held
+
+
+def _noise(arrays: Sequence[Tensor], deviation: float, stream: SecureStream) -> Sequence[Tensor]:
+    """Each array plus noise, on the lattice, float32 on the CPU; a cache's worth at a time."""
     if not (deviation > 0 and math.isfinite(deviation)):
         raise ValueError(f"the noise's standard deviation is {deviation}; the sum has no bound")
     step = lattice_step(deviation)
-    values = array.detach().double().cpu().flatten()
+    flat = [array.detach().double().cpu().flatten() for array in arrays]
+    values = flat[0] if len(flat) == 1 else torch.cat(flat)
     out = torch.empty(len(values), dtype=torch.float32)
     for start in range(0, len(values), _CHUNK):
         part = values[start : start + _CHUNK]
         noise = stream.normal(part.shape)
         # The step is a power of two, so scaling by it is exact.
         out[start : start + _CHUNK] = noise.mul_(deviation).add_(part).div_(step).round_() * step
-    return out.view(array.shape)
+    pieces = torch.split(out, [array.numel() for array in arrays])
+    return [piece.view(array.shape) for piece, array in zip(pieces, arrays, strict=True)]
 
 
 def _multiplier_of(event: Event) -> float:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy import float32 as numpy_float32
 
+from wardround.privacy import clipping
 from wardround.privacy._seal import SEAL
 from wardround.privacy.clipping import (
     Clipped,
@@ -105,7 +106,7 @@ def test_norms_of_millions_of_numbers_are_right():
     rows = torch.full((1, 4_000_000), 0.1)
     exact = float(rows.double().square().sum().sqrt())
     ours = float(unit_norms({"a": rows[:, :1_000_001], "b": rows[:, 1_000_001:]})[0])
-    assert ours == pytest.approx(exact, rel=8e-6)
+    assert ours == pytest.approx(exact, rel=1e-12)
     assert abs(float(torch.linalg.vector_norm(rows)) / exact - 1) > 1e-4
 
 
@@ -113,7 +114,63 @@ def test_norms_of_millions_of_numbers_are_right():
 def test_norms_in_any_type(dtype):
     rows = torch.linspace(-1, 1, 2 * 700).view(2, 700).to(dtype)
     exact = rows.double().square().sum(1).sqrt()
-    assert torch.allclose(unit_norms({"a": rows}), exact, rtol=8e-6, atol=0)
+    assert torch.allclose(unit_norms({"a": rows}), exact, rtol=1e-14, atol=0)
+
+
+LAYOUTS = {
+    "contiguous": lambda rows: rows,
+    "transposed": lambda rows: rows.transpose(1, 3).contiguous().transpose(1, 3),
+    "cycled": lambda rows: rows.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2),
+    "units last": lambda rows: rows.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2),
+    "every other": lambda rows: rows.repeat_interleave(2, dim=2)[:, :, ::2],
+}
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@settings(deadline=None, max_examples=25)
+@given(length=st.floats(2.0**-20, 2.0**60), seed=st.integers(0, 2**20), bound=st.floats(0.01, 100))
+def test_no_unit_is_longer_than_the_bound_however_it_lies_in_memory(
+    layout, dtype, length, seed, bound
+):
+    generator = torch.Generator().manual_seed(seed)
+    rows = (torch.randn(1, 3, 4, 5, generator=generator) * length).to(dtype)
+    laid = LAYOUTS[layout](rows)
+    assert torch.equal(laid, rows)
+    clipped = ClippedSum({"w": rows.shape[1:]}, bound, Unit.RECORD)
+    clipped.add({"w": laid}, [0])
+    assert float(clipped.close().value["w"].norm()) <= bound
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_every_number_is_added_where_it_belongs(layout):
+    """Against the plain formula in float64, over units of which one is not finite."""
+    rows = torch.arange(6 * 60, dtype=torch.float32).view(6, 3, 4, 5) / 100
+    rows[2, 0, 0, 0] = math.inf
+    others = torch.linspace(-1, 1, 6 * 7).view(6, 7)
+    clipped = ClippedSum({"w": rows.shape[1:], "v": others.shape[1:]}, 2.0, Unit.RECORD)
+    clipped.add({"w": LAYOUTS[layout](rows), "v": others}, range(6))
+    kept = torch.tensor([0, 1, 3, 4, 5])
+    w, v = rows[kept].double(), others[kept].double()
+    norms = torch.sqrt(w.square().sum((1, 2, 3)) + v.square().sum(1))
+    factors = (2.0 / norms).clamp(max=1.0)
+    value = clipped.close().value
+    assert torch.allclose(value["w"], torch.einsum("u,uijk->ijk", factors, w), rtol=2e-5, atol=0)
+    assert torch.allclose(value["v"], factors @ v, rtol=2e-5, atol=1e-9)
+
+
+def test_factors_are_joined_and_cut_to_what_a_cache_holds(monkeypatch):
+    """Small ones together, a long one in pieces, and none as a copy of the whole."""
+    monkeypatch.setattr(clipping, "_BLOCK", 64)
+    monkeypatch.setattr(clipping, "_JOINED", 24)
+    widths = (1, 2, 3, 50, 1, 1, 1)
+    columns = torch.linspace(-1, 1, 4 * sum(widths)).view(4, -1)
+    parts = dict(zip("abcdefg", torch.split(columns, widths, dim=1), strict=True))
+    laid = [clipping._lay_flat(name, part) for name, part in parts.items()]
+    blocks = list(clipping._blocks(laid))
+    assert torch.equal(torch.cat(blocks, dim=1), columns.double())
+    assert [block.shape[1] for block in blocks] == [6, 16, 16, 16, 5]
+    assert torch.allclose(unit_norms(parts), columns.double().norm(dim=1), rtol=1e-14, atol=0)
 
 
 def test_what_is_not_finite_counts_as_zero_and_is_counted_at_home():

@@ -51,6 +51,20 @@ def test_each_coordinate_gets_the_promised_variance(reserve, stream, sampled):
 
 
 @pytest.mark.statistical
+def test_many_arrays_get_noise_of_their_own_each(reserve, stream):
+    """Small arrays are drawn for together; KS and correlation, 1e-9 each."""
+    shapes = {f"small-{i}": (3, 5) for i in range(2000)} | {"large": (300, 301), "one": ()}
+    value = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
+    clipped = Clipped(value, 1.5, Unit.RECORD, seal=SEAL)
+    noised = add_gaussian(clipped, TWO, 2.0, ADD_REMOVE, reserve(TWO), stream).value
+    assert {name: tuple(array.shape) for name, array in noised.items()} == shapes
+    small = torch.cat([noised[f"small-{i}"].flatten() for i in range(2000)]).double() / 3
+    assert stats.kstest(small.numpy(), "norm").pvalue > ALARM
+    pairs = torch.stack([small, noised["large"].flatten()[: len(small)].double()])
+    assert abs(float(torch.corrcoef(pairs)[0, 1])) < stats.norm.isf(ALARM / 2) / math.sqrt(30_000)
+
+
+@pytest.mark.statistical
 def test_replacing_a_unit_costs_twice_the_noise(reserve, stream):
     noised = add_gaussian(zeros(), TWO, 2.0, Adjacency.REPLACE_ONE, reserve(TWO), stream)
     assert float(noised.value["w"].std()) == pytest.approx(6.0, rel=0.02)
