@@ -77,6 +77,21 @@ THREATS = (
     ),
 )
 
+_COORDINATOR = THREATS[0]
+
+
+def threats(report: Mapping[str, Any]) -> list[Threat]:
+    """What could go wrong under the terms of a hospital's report, the coordinator's part first."""
+    relied = _relied_on(report)
+    if relied == 1:
+        return list(THREATS)
+    how = (
+        f"updates are opened as sums only, and {relied} hospitals' noise together carries the "
+        "bound; it rests on secure aggregation and on that many keeping their noise to themselves"
+    )
+    return [Threat(_COORDINATOR.threat, True, how), *THREATS[1:]]
+
+
 _NOT_COVERED = {
     Unit.RECORD: "a patient with several records: see the figures for k records",
     Unit.PAIR: "a patient with several pairs: see the figures for k records",
@@ -117,10 +132,7 @@ def nist_points(report: Mapping[str, Any]) -> list[dict[str, str]]:
             "point": "Algorithm",
             "answer": f"{report['mechanism']}; accountant {report['accountant']}",
         },
-        {
-            "point": "Trust model",
-            "answer": "local to the hospital: nobody outside it is trusted with un-noised values",
-        },
+        {"point": "Trust model", "answer": _trust(report)},
         {
             "point": "Floating point",
             "answer": "sums in float64, noise from ChaCha20, results rounded to a lattice",
@@ -157,8 +169,30 @@ def plain_summary(report: Mapping[str, Any], risk: Mapping[str, Any]) -> str:
         row for row in risk["most_true_positives"] if abs(row["false_positives"] - 0.01) < 1e-9
     )
     rate = at_one["true_positives"]
+    relied = _relied_on(report)
+    seen = "this hospital ever sent"
+    if relied > 1:
+        seen = f"that can be opened of what this hospital sent while {relied} hospitals are honest"
     return (
-        f"Somebody sees everything this hospital ever sent, wants to tell whether one "
+        f"Somebody sees everything {seen}, wants to tell whether one "
         f"{report['unit']} was in its data, and accepts to be wrong about 1 of 100 that were not. "
         f"At most {100 * rate:.1f} of 100 that were can be found so. Guessing would find 1 of 100."
+    )
+
+
+def _relied_on(report: Mapping[str, Any]) -> int:
+    """How many hospitals' noise the charge counts on; 1 is the hospital itself."""
+    charged = [row["relies_on"] for row in report.get("guarantees", ()) if row["charged"]]
+    return max(charged, default=1)
+
+
+def _trust(report: Mapping[str, Any]) -> str:
+    """Who is trusted with what."""
+    relied = _relied_on(report)
+    if relied == 1:
+        return "local to the hospital: nobody outside it is trusted with un-noised values"
+    return (
+        f"distributed: each hospital adds a share of the noise, and the charge counts on {relied} "
+        "of them, this one included, to add theirs and keep it to themselves; what holds with "
+        "fewer is listed under guarantees"
     )

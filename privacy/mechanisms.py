@@ -27,9 +27,14 @@ from wardround.privacy.units import Adjacency, Unit
 
 
 class Mode(StrEnum):
-    """Who adds noise: each hospital its own, or nobody (data declared public or generated)."""
+    """Who adds noise.
+
+    Each hospital all of it (local), each a share of it so that only a sum of several carries it all
+    (distributed), or nobody (data declared public or generated).
+    """
 
     LOCAL = "local"
+    DISTRIBUTED = "distributed"
     NONE = "none"
 
 
@@ -72,6 +77,9 @@ class PrivacyPlan:
             ``clip_norm`` each round.
         max_records: Most records of one unit that enter a step, or None for all.
         groups: For the reconstruction, how many parts of the gradient are clipped apart.
+        shares: How many hospitals' noise together makes ``noise_multiplier``; 1 unless distributed.
+        honest_hospitals: Of how many of them, this one included, the charge relies on that they add
+            their noise and keep it to themselves; 1 relies on nobody else.
     """
 
     unit: Unit
@@ -87,6 +95,8 @@ class PrivacyPlan:
     adaptive: AdaptiveClip | None = None
     max_records: int | None = None
     groups: int = 2
+    shares: int = 1
+    honest_hospitals: int = 1
 
     def __post_init__(self) -> None:
         for name in ("clip_norm", "expected_units"):
@@ -125,12 +135,41 @@ class PrivacyPlan:
             if self.mechanism is not Mechanism.DP_SGD or self.mode is Mode.NONE:
                 raise ValueError("adaptive clipping goes with private dp-sgd only")
             self.adaptive.gradient_multiplier(self.noise_multiplier)
+        self._check_shares()
+
+    def _check_shares(self) -> None:
+        """Refuse shares of noise where a sum of updates is not one noised sum."""
+        if self.mode is not Mode.DISTRIBUTED:
+            bound("shares", self.shares, self.shares == 1, "1 unless mode is distributed")
+            return
+        bound("shares", self.shares, self.shares >= 1, "1 or more")
+        relied = self.honest_hospitals
+        bound("honest_hospitals", relied, 1 <= relied <= self.shares, f"in 1..{self.shares}")
+        if self.mechanism is Mechanism.DP_SGD:
+            # After a second step an update is no longer linear in the noise, and noises of several
+            # hospitals do not add up.
+            bound("steps", self.steps, self.steps == 1, "1 for distributed noise on gradients")
+        elif self.mechanism is not Mechanism.WHOLE_UPDATE:
+            raise ValueError("mode distributed goes with dp-sgd or whole-update")
+        if self.adaptive is not None:
+            raise ValueError("mode distributed has a fixed clip norm; remove adaptive")
+
+    @property
+    def share_multiplier(self) -> float:
+        """The noise that this hospital adds itself, in units of the sensitivity."""
+        return self.noise_multiplier / math.sqrt(self.shares)
+
+    def relying_on(self, hospitals: int) -> float:
+        """The noise multiplier of a sum to which this many add their share and stay silent."""
+        return self.share_multiplier * math.sqrt(hospitals)
 
     @property
     def effective_multiplier(self) -> float:
         """The noise in units of how far the released value can move; what a policy judges."""
         if self.mechanism is Mechanism.RECONSTRUCTION:
             return effective_multiplier(self.noise_multiplier, self.unit, self.groups)
+        if self.mode is Mode.DISTRIBUTED:
+            return self.relying_on(self.honest_hospitals)
         return self.noise_multiplier
 
     @property
@@ -197,6 +236,8 @@ class PrivacyPlan:
             ValueError: ``clipped`` has another unit or a larger bound than the plan.
         """
         self.require_bound(clipped, self.clip_norm)
+        if self.mode is Mode.DISTRIBUTED:
+            raise ValueError("mode is distributed; the noise of one share goes into a secure sum")
         if self.mode is Mode.NONE:
             noised = pass_unprotected(clipped, self.step_event, reservation)
         else:

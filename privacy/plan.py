@@ -13,10 +13,11 @@ from typing import Any
 from wardround.privacy.chain import LedgerHead
 from wardround.privacy.errors import BadInput, BadMessage
 from wardround.privacy.mechanisms import Mechanism, Mode, PrivacyPlan, bound
+from wardround.privacy.secagg.terms import SecureSum
 from wardround.privacy.signing import canonical, sha256
 from wardround.privacy.tables import from_table
 
-__all__ = ["Mechanism", "Mode", "PrivacyPlan", "RoundPlan", "plan_from_json"]
+__all__ = ["Mechanism", "Mode", "PrivacyPlan", "RoundPlan", "SecureSum", "plan_from_json"]
 
 SCHEMA_VERSION = 1
 
@@ -42,6 +43,7 @@ class RoundPlan:
         trains: Names of the arrays that may change and come back; all of them when empty.
         turns: Names that move in a local step, step after step in turn; all in every step when
             empty.
+        secure: The secure sum that the update goes into, or None where it goes out by itself.
         adapter: The adapter's settings, as JSON for the task.
         training: Optimizer settings, as JSON for the trainer.
         task_config: The task's own settings, as JSON.
@@ -62,6 +64,7 @@ class RoundPlan:
     ledger_head: LedgerHead | None = None
     trains: tuple[str, ...] = ()
     turns: tuple[tuple[str, ...], ...] = ()
+    secure: SecureSum | None = None
     adapter: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     task_config: Mapping[str, Any] = field(default_factory=dict)
@@ -74,6 +77,11 @@ class RoundPlan:
         if self.turns:
             moving = set().union(*self.turns)
             bound("turns", self.turns, moving == set(self.trains), "made of the names in trains")
+        if self.privacy.mode is Mode.DISTRIBUTED:
+            if self.secure is None:
+                raise ValueError("mode is distributed; a share of noise needs a secure sum")
+            planned = self.privacy.shares == self.secure.threshold
+            bound("shares", self.privacy.shares, planned, f"threshold, {self.secure.threshold}")
 
     def to_bytes(self) -> bytes:
         """Canonical JSON; the plan's hash and signature are over these bytes."""

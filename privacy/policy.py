@@ -62,6 +62,9 @@ class Allow:
         max_rounds: Longer studies are refused.
         min_units: A data set with fewer declared units takes no part.
         mechanisms: What a round may do to the data; DP-LoRA as published only where it is listed.
+        honest_hospitals: The most hospitals, this one included, whose noise a plan may count on
+            when noise is distributed; 1 charges what holds against all others together.
+        secure_sums_only: Whether updates that go out by themselves are refused.
     """
 
     tasks: tuple[str, ...]
@@ -75,12 +78,14 @@ class Allow:
         Mechanism.WHOLE_UPDATE,
         Mechanism.ONE_SHOT,
     )
+    honest_hospitals: int = 1
+    secure_sums_only: bool = False
 
     def __post_init__(self) -> None:
         for name in ("tasks", "bases", "strategies", "mechanisms"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty; a policy that allows nothing is refused")
-        for name in ("min_noise_multiplier", "max_rounds", "min_units"):
+        for name in ("min_noise_multiplier", "max_rounds", "min_units", "honest_hospitals"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be greater than 0")
 
@@ -197,6 +202,13 @@ class Policy:
             yield f"[allow] mechanisms does not list {privacy.mechanism.value!r}"
         if privacy.unit is not self.budget.unit:
             yield f"[budget] unit is {self.budget.unit}; the plan protects a {privacy.unit}"
+        if privacy.honest_hospitals > allow.honest_hospitals:
+            yield (
+                f"[allow] honest_hospitals is {allow.honest_hospitals}; the plan counts on the "
+                f"noise of {privacy.honest_hospitals}"
+            )
+        if allow.secure_sums_only and plan.secure is None:
+            yield "[allow] secure_sums_only is true; the plan has updates sent by themselves"
         if privacy.mode is Mode.NONE:
             if self.data.provenance is Provenance.PRIVATE:
                 yield "[data] provenance is private; mode none needs public or generated data"

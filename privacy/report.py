@@ -15,9 +15,10 @@ from typing import Any
 
 from wardround.privacy.accountant import accountant_name, epsilon
 from wardround.privacy.chain import LedgerHead
-from wardround.privacy.disclosures import THREATS, nist_points, not_covered, plain_summary
+from wardround.privacy.disclosures import nist_points, not_covered, plain_summary, threats
 from wardround.privacy.errors import BadMessage, UntrustedPeer
 from wardround.privacy.events import Event, covers, from_json, to_json
+from wardround.privacy.guarantees import check_guarantees, guarantees
 from wardround.privacy.plan import Mode, RoundPlan
 from wardround.privacy.second_opinion import OPINIONS, epsilon_by
 from wardround.privacy.signing import SigningKey, canonical, verify
@@ -74,6 +75,7 @@ def hospital_report(
         "plan_sha256": plan.sha256,
         "mechanism": "none" if privacy.mode is Mode.NONE else privacy.mechanism.description,
         "private": privacy.mode is not Mode.NONE,
+        "mode": privacy.mode.value,
         "unit": privacy.unit.value,
         "adjacency": privacy.adjacency.value,
         "clip_norm": privacy.clip_norm,
@@ -90,6 +92,8 @@ def hospital_report(
         "epsilon_life": _finite(account(standing.life, standing.delta)),
         "epsilon_budget": standing.epsilon_budget,
         "delta": standing.delta,
+        "secure_aggregation": None if plan.secure is None else asdict(plan.secure),
+        "guarantees": guarantees(privacy, standing.study, standing.delta, account),
         "accountant": accountant_name(),
         "events_study": to_json(standing.study),
         "events_life": to_json(standing.life),
@@ -131,6 +135,8 @@ def check_report(
         study, life = from_json(report["events_study"]), from_json(report["events_life"])
         for name, event in (("epsilon_study", study), ("epsilon_life", life)) if recompute else ():
             _require_equal(report[name], epsilon(event, report["delta"]), f"{what}: {name}")
+        if recompute:
+            check_guarantees(report, study, epsilon)
         if not covers(life, study):
             raise BadMessage(f"{what}: the data set's life lacks events of this study")
     except (KeyError, TypeError, ValueError) as error:
@@ -181,7 +187,7 @@ def officer_document(report: Mapping[str, Any]) -> dict[str, Any]:
         "risk": risk,
         "second_opinions": second_opinions(life, report["delta"]),
         "nist": nist_points(report),
-        "threats": [asdict(threat) for threat in THREATS],
+        "threats": [asdict(threat) for threat in threats(report)],
     }
 
 

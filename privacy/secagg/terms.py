@@ -6,6 +6,7 @@ signing keys and every hospital's plan: what was said in one session means nothi
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -35,6 +36,30 @@ def check_threshold(hospitals: int, threshold: int) -> None:
     fits = least <= threshold <= hospitals
     what = f"at least {least} (two thirds, and 3) and at most {hospitals}, the hospitals there are"
     bound("threshold", threshold, fits, what)
+
+
+@dataclass(frozen=True)
+class SecureSum:
+    """What a plan says about the secure sum its update goes into; policies decide on it.
+
+    Attributes:
+        hospitals: How many are invited.
+        threshold: Fewest survivors whose sum may be opened; also how many shares of noise are
+            planned for, where the noise is distributed.
+        bits: Masks and sums are modulo ``2**bits``.
+        largest: Largest magnitude of a coordinate of an update; what lies beyond is cut to it.
+            Where the noise is distributed, bounds follow from the plan instead.
+    """
+
+    hospitals: int
+    threshold: int
+    bits: int = 32
+    largest: float = 8.0
+
+    def __post_init__(self) -> None:
+        check_threshold(self.hospitals, self.threshold)
+        bound("bits", self.bits, self.bits in WORD_BITS, "32 or 64")
+        bound("largest", self.largest, 0 < self.largest < math.inf, "finite and greater than 0")
 
 
 @dataclass(frozen=True)
