@@ -29,10 +29,12 @@ def change_deviation(
 
     Returns:
         None when it is not known: Adam at the hospital, a clip norm that follows the data, noise
-        of earlier rounds in kept momentum, or a learning rate that changes.
+        of earlier rounds in kept momentum, a learning rate that changes, or a secure sum.
     """
     if plan.mode is Mode.NONE:
         return 0.0
+    if plan.mode is Mode.DISTRIBUTED:
+        return None  # nobody sees a single change
     sensitivity = plan.clip_norm * plan.adjacency.displacement
     step = plan.effective_multiplier * sensitivity / plan.expected_units
     if plan.mechanism is Mechanism.WHOLE_UPDATE:

@@ -86,10 +86,6 @@ class ReportBook:
         content = json.dumps(signed, indent=1, ensure_ascii=False, allow_nan=False).encode()
         write_atomically(self._folder / f"{record.round:04d}.json", content + b"\n")
 
-    def note(self, event: str) -> None:
-        """Log something the coordinator turned away."""
-        log.warning("turned away: %s", event)
-
 
 def read_book(folder: Path) -> list[RoundRecord]:
     """All rounds in ``folder``, in order, their signatures checked.

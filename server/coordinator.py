@@ -1,8 +1,9 @@
 """The coordinator's round loop: plan, ask, verify, aggregate, keep, report; then the next round.
 
 Goes on with whoever answers. Every update is checked against the plan it answers and added to the
-running aggregate as it arrives, then dropped. Knows nothing of data, tasks or models: what trains
-are named arrays, and evaluation is a function somebody else provides.
+running aggregate as it arrives, then dropped. With a buffer, a round ends when enough have come,
+and a late answer counts in the round it arrives in. Knows nothing of data, tasks or models: what
+trains are named arrays, and evaluation is a function somebody else provides.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from wardround.privacy.chain import LedgerHead
-from wardround.privacy.envelope import open_bytes, seal_bytes
+from wardround.privacy.envelope import seal_bytes
 from wardround.privacy.errors import BadMessage, UntrustedPeer, WardroundError
 from wardround.privacy.plan import PrivacyPlan, RoundPlan
 from wardround.privacy.report import check_report
 from wardround.privacy.signing import SigningKey, sha256
 from wardround.server.book import HospitalAnswer, ReportBook, RoundRecord
-from wardround.strategies.base import Aggregation, Brief, Model, Strategy, Update
+from wardround.server.exchange import Arrival, Exchange
+from wardround.strategies.base import Aggregation, Brief, Correcting, Model, Strategy, Update
 from wardround.strategies.checkpoint import Checkpoint, save_checkpoint
-from wardround.strategies.codec import decode, encode
-from wardround.strategies.wire import DECLARE, TRAIN, read_reply, request_content
+from wardround.strategies.codec import encode
+from wardround.strategies.wire import DECLARE, TRAIN, request_content
 
 log = logging.getLogger("wardround.coordinator")
 
@@ -57,6 +59,7 @@ class Agenda:
         training: Optimizer settings, as JSON.
         task_config: The task's settings, as JSON.
         ranks: Adapter rank of every hospital, where they differ.
+        deviation: Standard deviation of the noise in a change made under a plan, or None.
     """
 
     study: str
@@ -70,6 +73,7 @@ class Agenda:
     training: Mapping[str, Any]
     task_config: Mapping[str, Any]
     ranks: Mapping[str, int] = field(default_factory=dict)
+    deviation: Callable[[PrivacyPlan], float | None] = lambda plan: None
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,8 @@ class Desk:
         evaluate: Scores (round, model) on public probes, or nothing in rounds it skips.
         observer: Told what happens.
         timeout_s: How long a round waits for the slowest hospital.
+        buffer: Usable answers after which a round ends; whoever is still at work goes on, and the
+            answer counts in a later round. Without, a round waits for everybody.
         poll_s: Pause between two looks for answers.
         clock: Seconds, for time limits and durations.
         sleep: Waits.
@@ -119,6 +125,7 @@ class Desk:
     evaluate: Callable[[int, Model], Metrics] = lambda number, model: {}
     observer: Observer = field(default_factory=Observer)
     timeout_s: float = 3600.0
+    buffer: int | None = None
     poll_s: float = 0.2
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -134,6 +141,7 @@ class Coordinator:
         self._nodes: dict[str, int] = {}
         self._declared: dict[str, int] = {}
         self._heads: dict[str, LedgerHead] = {}
+        self._out: dict[str, _Order] = {}
 
     def run(self, grid: Grid, start: Checkpoint) -> Checkpoint:
         """Rounds ``start.round + 1`` to the last; returns the final checkpoint.
@@ -144,37 +152,37 @@ class Coordinator:
         self._heads = {
             name: LedgerHead(**head) for name, head in start.state.get("heads", {}).items()
         }
-        self._enrol(grid)
+        desk = self._desk
+        exchange = Exchange(grid, desk.members, desk.timeout_s, desk.poll_s, desk.clock, desk.sleep)
+        self._enrol(exchange)
         self._desk.observer.on_start(start.round + 1, self._agenda.rounds, self._nodes)
         current = start
         for number in range(start.round + 1, self._agenda.rounds + 1):
-            current = self._round(grid, number, current)
+            current = self._round(exchange, number, current)
         return current
 
-    def _enrol(self, grid: Grid) -> None:
+    def _enrol(self, exchange: Exchange) -> None:
         """Ask every node who it is; only enrolled hospitals with a valid signature take part."""
-        for node, header, _ in self._ask(grid, dict.fromkeys(grid.get_node_ids())):
+        exchange.send({node: _question(node) for node in exchange.grid.get_node_ids()})
+        for arrival in exchange.arrivals():
+            header = arrival.header
             units = header.get("declared_units")
             if header.get("kind") == "declaration" and isinstance(units, int) and units >= 1:
                 name = str(header["hospital"])
-                self._nodes[name], self._declared[name] = node, units
+                self._nodes[name], self._declared[name] = arrival.node, units
+        exchange.forget()
         if not self._nodes:
             raise RoundFailed("no enrolled hospital answered; the study did not start")
 
-    def _round(self, grid: Grid, number: int, before: Checkpoint) -> Checkpoint:
+    def _round(self, exchange: Exchange, number: int, before: Checkpoint) -> Checkpoint:
         """One round, from plans to the checkpoint on disk."""
         desk, started = self._desk, self._desk.clock()
-        orders = self._orders(number, before.arrays)
-        requests = {self._nodes[name]: (o.plan, o.block) for name, o in orders.items()}
+        free = [name for name, node in self._nodes.items() if node not in exchange.busy]
+        orders = self._orders(number, before.arrays, sorted(free))
+        self._out |= orders
+        exchange.send({self._nodes[name]: self._message(name, o) for name, o in orders.items()})
         aggregation = desk.strategy.begin(before.arrays, number)
-        answers: dict[str, HospitalAnswer] = {}
-        for _, header, arrays in self._ask(grid, requests):
-            name = str(header["hospital"])
-            if name in orders and name not in answers:
-                answers[name] = self._take(orders[name], header, arrays, aggregation)
-                desk.observer.on_answer(number, answers[name])
-        for name in orders.keys() - answers.keys():
-            answers[name] = HospitalAnswer(name, reason="no valid answer in time")
+        answers = self._gather(exchange, number, aggregation)
         usable = [answer for answer in answers.values() if answer.report is not None]
         if not usable:
             reasons = "; ".join(f"{a.hospital}: {a.reason}" for a in answers.values())
@@ -198,17 +206,48 @@ class Coordinator:
         desk.observer.on_round(record)
         return checkpoint
 
-    def _orders(self, number: int, state: Arrays) -> dict[str, _Order]:
+    def _gather(
+        self, exchange: Exchange, number: int, aggregation: Aggregation
+    ) -> dict[str, HospitalAnswer]:
+        """How each hospital answered; what can be used is in the aggregate."""
+        answers: dict[str, HospitalAnswer] = {}
+
+        def full() -> bool:
+            usable = sum(answer.report is not None for answer in answers.values())
+            return self._desk.buffer is not None and usable >= self._desk.buffer
+
+        for arrival in exchange.arrivals(full):
+            name = str(arrival.header["hospital"])
+            # Signed by its hospital, but whoever was asked may have sent on another's old answer.
+            if name in self._out and self._nodes[name] == arrival.node:
+                answers[name] = self._take(self._out.pop(name), arrival, number, aggregation)
+                self._desk.observer.on_answer(number, answers[name])
+        if self._desk.buffer is None:
+            exchange.forget()
+        for name in self._nodes.keys() - answers.keys():
+            at_work = self._nodes[name] in exchange.busy
+            since = f"still at work on round {self._out[name].plan.round}"
+            reason = since if at_work else "no valid answer in time"
+            answers[name] = HospitalAnswer(name, reason=reason)
+        return answers
+
+    def _orders(self, number: int, state: Arrays, hospitals: Iterable[str]) -> dict[str, _Order]:
         """What each hospital is asked and sent; equal arrays are encoded once."""
-        ranks = {name: self._agenda.ranks.get(name) for name in sorted(self._nodes)}
-        briefs, blocks = {}, {}
-        for rank in dict.fromkeys(ranks.values()):
-            briefs[rank] = self._desk.strategy.brief(state, number, rank)
-            blocks[rank] = encode({"kind": "global", "round": number}, briefs[rank].arrays)
-        return {
-            name: _Order(self._plan(name, number, briefs[r], blocks[r]), briefs[r], blocks[r], r)
-            for name, r in ranks.items()
-        }
+        strategy, header = self._desk.strategy, {"kind": "global", "round": number}
+        briefs: dict[int | None, Brief] = {}
+        blocks: dict[int | None, bytes] = {}
+        orders = {}
+        for name in hospitals:
+            rank = self._agenda.ranks.get(name)
+            if rank not in briefs:
+                briefs[rank] = strategy.brief(state, number, rank)
+                blocks[rank] = encode(header, briefs[rank].arrays)
+            brief, block = briefs[rank], blocks[rank]
+            own = strategy.corrections(state, name) if isinstance(strategy, Correcting) else {}
+            if own:
+                block = encode(header, {**brief.arrays, **own})
+            orders[name] = _Order(self._plan(name, number, brief, block), brief, block, rank)
+        return orders
 
     def _plan(self, hospital: str, number: int, brief: Brief, block: bytes) -> RoundPlan:
         """What this hospital is asked to do; the same request always makes the same plan."""
@@ -234,9 +273,10 @@ class Coordinator:
         )
 
     def _take(
-        self, order: _Order, header: Mapping[str, Any], arrays: Arrays, aggregation: Aggregation
+        self, order: _Order, arrival: Arrival, number: int, aggregation: Aggregation
     ) -> HospitalAnswer:
         """Check one answer against its plan and add it to the aggregate, or say why not."""
+        header, arrays = arrival.header, arrival.arrays
         plan, size = order.plan, int(header["bytes"])
         if header.get("kind") == "refusal":
             reason = f"{header.get('error')}: {header.get('reason')}"
@@ -247,7 +287,9 @@ class Coordinator:
         fault = self._report_fault(plan, report) or _fault(arrays, order.brief.expects)
         if fault:
             return HospitalAnswer(plan.hospital, reason=fault, bytes_up=size)
-        aggregation.add(Update(plan.hospital, arrays, order.rank))
+        deviation = None if plan.turns else self._agenda.deviation(plan.privacy)
+        age = number - plan.round
+        aggregation.add(Update(plan.hospital, arrays, order.rank, age, deviation))
         return HospitalAnswer(plan.hospital, report=report, bytes_up=size)
 
     def _report_fault(self, plan: RoundPlan, report: object) -> str:
@@ -263,47 +305,16 @@ class Coordinator:
             return str(error)
         return "" if report["plan_sha256"] == plan.sha256 else "reports on another plan"
 
-    def _ask(
-        self, grid: Grid, requests: Mapping[int, tuple[RoundPlan, bytes] | None]
-    ) -> Iterable[tuple[int, dict[str, Any], dict[str, Tensor]]]:
-        """Send requests and yield verified answers as they arrive: node, header, arrays."""
-        desk = self._desk
-        messages = [self._message(grid, node, request) for node, request in requests.items()]
-        waiting = dict(zip(grid.push_messages(messages), requests, strict=True))
-        deadline = desk.clock() + desk.timeout_s
-        while waiting and desk.clock() < deadline:
-            replies = list(grid.pull_messages(list(waiting)))
-            for reply in replies:
-                node = waiting.pop(reply.metadata.reply_to_message_id, None)
-                opened = None if node is None else self._open(reply)
-                if node is not None and opened is not None:
-                    yield node, *opened
-            if waiting and not replies:
-                desk.sleep(desk.poll_s)
+    def _message(self, hospital: str, order: _Order) -> Message:
+        """A Flower message that asks a hospital to carry out its plan."""
+        plan = order.plan
+        content = request_content(seal_bytes(plan.to_bytes(), self._desk.key, "plan"), order.block)
+        return Message(content, self._nodes[hospital], TRAIN, group_id=str(plan.round))
 
-    def _message(self, grid: Grid, node: int, request: tuple[RoundPlan, bytes] | None) -> Message:
-        """A Flower message that asks a node to declare itself or to carry out a plan."""
-        if request is None:
-            return Message(request_content(b"-", b"-"), node, DECLARE, group_id="0")
-        plan, block = request
-        sealed = seal_bytes(plan.to_bytes(), self._desk.key, "plan")
-        return Message(request_content(sealed, block), node, TRAIN, group_id=str(plan.round))
 
-    def _open(self, reply: Message) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-        """Header and arrays of an answer signed by the enrolled hospital it names, else None."""
-        if reply.has_error():
-            return None
-        try:
-            sealed = read_reply(reply.content)
-            claimed, _ = decode(sealed[64:], "reply")
-            public = self._desk.members.get(str(claimed.get("hospital")))
-            if public is None:
-                raise UntrustedPeer(f"hospital {claimed.get('hospital')!r} is not enrolled")
-            header, arrays = decode(open_bytes(sealed, public, "reply"), "reply")
-        except (BadMessage, UntrustedPeer) as error:
-            self._book.note(str(error))
-            return None
-        return header | {"bytes": len(sealed)}, arrays
+def _question(node: int) -> Message:
+    """A Flower message that asks a node to declare itself."""
+    return Message(request_content(b"-", b"-"), node, DECLARE, group_id="0")
 
 
 def _heads(answers: Iterable[HospitalAnswer]) -> dict[str, LedgerHead]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -94,6 +94,14 @@ class Aggregation(Protocol):
         Raises:
             ValueError: Nobody sent anything.
         """
+
+
+@runtime_checkable
+class Correcting(Protocol):
+    """What some strategies can do besides: correct every hospital's gradients in its own way."""
+
+    def corrections(self, state: Arrays, hospital: str) -> State:
+        """What one hospital is sent to be added to its gradients, under names for the wire."""
 
 
 class Strategy(Protocol):

@@ -6,12 +6,19 @@ Names and traits are kept apart from the code, so that showing them imports no t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from wardround.privacy.errors import BadInput
-from wardround.privacy.tables import from_table, nearest
+from wardround.privacy.tables import from_table, nearest, refuse_unknown
+from wardround.strategies.parts import (
+    Parts,
+    Surrounding,
+    read_parts,
+    require_compatible,
+    split_settings,
+)
 
 if TYPE_CHECKING:
     from wardround.strategies.base import Strategy
@@ -30,6 +37,7 @@ class Traits:
         noise: How noise of standard deviation s per number shows in the squared product B·A.
         exact: Whether the aggregate is the exact mean of the products.
         mixed_ranks: Whether hospitals may have different ranks.
+        alternates: Whether other arrays move from round to round, or from step to step.
         personal: Whether a part stays at each hospital, so that there is no one final model.
         secure_aggregation: Whether the sum of the updates is enough.
         needs_single_updates: Why it is not; empty when it is.
@@ -41,6 +49,7 @@ class Traits:
     noise: str
     exact: bool
     mixed_ranks: bool = False
+    alternates: bool = False
     personal: bool = False
     needs_single_updates: str = ""
 
@@ -99,13 +108,47 @@ def find_listing(name: str) -> StrategyListing:
 
 
 def make_strategy(
-    name: str, settings: Mapping[str, Any] | None = None, where: str = "[strategy]"
+    name: str,
+    settings: Mapping[str, Any] | None = None,
+    where: str = "[strategy]",
+    around: Surrounding | None = None,
 ) -> Strategy:
-    """The strategy called ``name`` with these settings.
+    """The strategy called ``name`` with these settings, some of which may be parts.
+
+    Args:
+        name: Registered name.
+        settings: The other keys of the ``[strategy]`` table.
+        where: File and table, for messages.
+        around: What the study has beside its strategy; needed for parts.
 
     Raises:
-        BadInput: No strategy has that name, or it does not have such a setting.
+        BadInput: No strategy has that name, it does not have such a setting, or parts do not go
+            together.
     """
-    module, _, attribute = find_listing(name).location.partition(":")
+    listing = find_listing(name)
+    module, _, attribute = listing.location.partition(":")
     kind: type[Strategy] = getattr(import_module(module), attribute)
-    return from_table(kind, settings or {}, where)
+    chosen, own = split_settings(settings or {})
+    refuse_unknown(own, [*_names(kind), *_names(Parts)], where)
+    strategy: Strategy = from_table(kind, own, where)
+    parts = read_parts(chosen, where)
+    if not parts.exchanged:
+        return strategy
+    if around is None:
+        raise ValueError("parts depend on the study around them; none was given")
+    traits = listing.traits
+    facts = replace(
+        around, needs_single_updates=traits.needs_single_updates, alternates=traits.alternates
+    )
+    require_compatible(parts, facts, where)
+    from wardround.strategies.composed import compose
+
+    try:
+        return compose(strategy, parts, around.hospitals, around.reach)
+    except ValueError as error:
+        raise BadInput(f"{where} server_{error}") from error
+
+
+def _names(kind: Any) -> list[str]:
+    """The settings that a dataclass has."""
+    return [field.name for field in fields(kind)]

@@ -19,8 +19,11 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
+from wardround.client.change_noise import change_deviation
 from wardround.client.custodian import Surroundings
 from wardround.client.gradients import Workload
+from wardround.client.optimizers import Optimizer
+from wardround.client.schedules import Shape
 from wardround.client.tasks.registry import find_task
 from wardround.client.training import TrainingConfig
 from wardround.client.workbench import Workbench
@@ -33,6 +36,7 @@ from wardround.server.coordinator import Agenda, Coordinator, Desk, Observer
 from wardround.server.page import write_page
 from wardround.strategies.base import Model, Strategy
 from wardround.strategies.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from wardround.strategies.parts import Surrounding, read_parts
 from wardround.strategies.registry import make_strategy
 from wardround.study.config import Study
 from wardround.study.engines.in_process import run_in_process
@@ -118,13 +122,35 @@ def check_study(study: Study) -> None:
             f"{where} [privacy] unit is {study.privacy.unit.value!r}; "
             f"task {task.name!r} protects: {units}"
         )
-    from_table(TrainingConfig, study.training, f"{where} [training]")
+    _training(study)
 
 
 def strategy_of(study: Study) -> Strategy:
     """The strategy a study names, with its settings."""
-    section = study.strategy
-    return make_strategy(section.name, section.settings, f"{study.path} [strategy]")
+    section, where = study.strategy, f"{study.path} [strategy]"
+    return make_strategy(section.name, section.settings, where, _surrounding(study))
+
+
+def _surrounding(study: Study) -> Surrounding:
+    """What a study has beside its strategy, as far as the strategy's parts depend on it."""
+    training = _training(study)
+    private = study.privacy.mode is not Mode.NONE
+    plan = study.privacy_plan(1e-9 if private else 0.0, 1)
+    schedule, pulls = training.schedule, training.proximal_mu + training.weight_decay
+    steady = schedule.shape is Shape.CONSTANT and not schedule.warmup
+    plain = training.optimizer is Optimizer.SGD and not training.momentum
+    return Surrounding(
+        hospitals=study.hospitals.count,
+        noise_known=change_deviation(plan, training) is not None,
+        secure_aggregation=study.privacy.mode is Mode.DISTRIBUTED,
+        linear_steps=plain and steady and not pulls,
+        reach=training.learning_rate * plan.steps,
+    )
+
+
+def _training(study: Study) -> TrainingConfig:
+    """The optimizer's settings."""
+    return from_table(TrainingConfig, study.training, f"{study.path} [training]")
 
 
 def prepare(study: Study, workbench: Workbench) -> Workload:
@@ -199,12 +225,14 @@ def _run_rounds(
         adapter=lambda hospital: study.adapter,
         training=study.training,
         task_config=study.task,
+        deviation=partial(change_deviation, training=_training(study)),
     )
     desk = Desk(
         folder=folder.path,
         key=folder.coordinator_key,
         members=folder.facts.members,
         strategy=strategy,
+        buffer=read_parts(study.strategy.settings, f"{study.path} [strategy]").buffer,
         evaluate=evaluate.in_round,
         observer=stage.observer,
         clock=stage.clock,

@@ -22,9 +22,12 @@ from wardround.privacy.signing import SigningKey
 from wardround.privacy.units import Unit
 from wardround.server.book import HospitalAnswer, ReportBook, RoundRecord, read_book
 from wardround.server.coordinator import Agenda, Coordinator, Desk, Observer, RoundFailed
+from wardround.strategies.base import Strategy
 from wardround.strategies.checkpoint import Checkpoint, load_checkpoint
 from wardround.strategies.codec import decode, encode
+from wardround.strategies.composed import Composed
 from wardround.strategies.fedavg import FedAvg
+from wardround.strategies.scaffold import Scaffold
 from wardround.strategies.wire import read_request, reply_content
 from wardround.study.engines.in_process import InProcessGrid
 
@@ -42,6 +45,7 @@ class Fake:
     key: SigningKey = field(default_factory=SigningKey.generate)
     answer: Answer | None = None
     asked: list[RoundPlan] = field(default_factory=list)
+    sent: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def seal(self, header: dict[str, Any], arrays: dict[str, torch.Tensor]) -> bytes:
         """A reply as a custodian signs it."""
@@ -75,7 +79,7 @@ class Fake:
         """Verify the plan, then answer as told."""
         payload = open_bytes(sealed, self.coordinator, "plan")
         plan = plan_from_json(parse_document(payload, "plan"))
-        decode(block, "arrays")
+        self.sent |= decode(block, "arrays")[1]
         self.asked.append(plan)
         return self.answer(self, plan) if self.answer else self.update(plan)
 
@@ -115,6 +119,7 @@ class Consortium:
     rounds: int = 1
     key: SigningKey = field(default_factory=SigningKey.generate)
     seen: Seen = field(default_factory=Seen)
+    strategy: Strategy = field(default_factory=FedAvg)
 
     def __post_init__(self) -> None:
         steps = {"east": 1.0, "north": 2.0, "west": 6.0}
@@ -135,7 +140,7 @@ class Consortium:
             training={},
             task_config={},
         )
-        table = Desk(self.folder, self.key, self.members, FedAvg(), observer=self.seen, **desk)
+        table = Desk(self.folder, self.key, self.members, self.strategy, observer=self.seen, **desk)
         grid = InProcessGrid(relay(self.fakes), dict(enumerate(self.fakes, 100)))
         return Coordinator(agenda, table).run(grid, start or Checkpoint(0, START, {}))
 
@@ -347,6 +352,83 @@ def test_a_slow_hospital_is_left_behind(consortium: Consortium) -> None:
     final = Coordinator(agenda, desk).run(grid, Checkpoint(0, START, {}))
     assert torch.equal(final.arrays["b"], torch.full((4,), 1.5))
     assert waited
+
+
+def test_a_full_buffer_ends_the_round_and_late_answers_count_later(
+    consortium: Consortium,
+) -> None:
+    """Buffer of 2 of three hospitals that add 1, 2 and 6; answers come in the order of asking.
+
+    Round 1 takes east and north: (1 + 2) / 2. Round 2 takes west, one round late, and east:
+    (6 / sqrt(2) + 1) / 2. Round 3 takes north, one round late, and east: (2 / sqrt(2) + 1) / 2.
+    """
+    consortium.rounds = 3
+    consortium.strategy = Composed(FedAvg())
+    final = consortium.run(buffer=2)
+    total = 1.5 + (6 / 2**0.5 + 1) / 2 + (2 / 2**0.5 + 1) / 2
+    assert torch.allclose(final.arrays["b"], torch.full((4,), total))
+    asked = {name: [p.round for p in fake.asked] for name, fake in consortium.fakes.items()}
+    # A hospital still at work is not asked again, and nobody trains the same round twice: what a
+    # ledger is charged is one round for each plan, as without a buffer.
+    assert asked == {"east": [1, 2, 3], "north": [1, 2], "west": [1]}
+    first, second, _ = read_book(consortium.folder / "rounds")
+    (west,) = (answer for answer in first.answers if answer.hospital == "west")
+    assert west.reason == "still at work on round 1"
+    assert west.report is None
+    assert {a.hospital for a in second.answers if a.report is not None} == {"west", "east"}
+
+
+def test_who_does_not_answer_in_time_is_asked_anew(consortium: Consortium) -> None:
+    """A buffer must not leave a hospital out for ever because one message was lost."""
+    clock = iter(float(i) for i in range(10_000))
+    consortium.rounds = 8
+    consortium.strategy = Composed(FedAvg())
+    consortium.fakes["west"].answer = raises
+    consortium.run(buffer=2, timeout_s=30.0, clock=lambda: next(clock))
+    assert len(consortium.fakes["west"].asked) > 1
+
+
+def test_refusals_do_not_fill_a_buffer(consortium: Consortium) -> None:
+    consortium.fakes["east"].answer = refusal
+    consortium.strategy = Composed(FedAvg())
+    final = consortium.run(buffer=2)
+    assert torch.equal(final.arrays["b"], torch.full((4,), 4.0))  # the mean of 2 and 6
+
+
+@pytest.mark.fault
+def test_an_old_answer_sent_on_by_another_does_not_shut_its_hospital_out(
+    consortium: Consortium,
+) -> None:
+    west, north = consortium.fakes["west"], consortium.fakes["north"]
+    replayed: list[bytes] = []
+
+    def keep(fake: Fake, plan: RoundPlan) -> bytes:
+        replayed.append(fake.update(plan))
+        return replayed[-1]
+
+    def first_of_north(fake: Fake, plan: RoundPlan) -> bytes:
+        return replayed[0] if replayed else fake.update(plan)
+
+    consortium.rounds = 2
+    north.answer, consortium.fakes["east"].answer = keep, first_of_north
+    final = consortium.run()
+    # Round 1: east answers before there is anything to replay. Round 2: north and west only.
+    assert torch.equal(final.arrays["b"], torch.full((4,), 3.0 + 4.0))
+    assert len(west.asked) == 2
+
+
+def test_corrections_go_to_their_own_hospital(consortium: Consortium) -> None:
+    """SCAFFOLD with reach 1: controls are minus the changes; each gets the mean less its own."""
+    got: dict[str, dict[str, torch.Tensor]] = {}
+    for name, fake in consortium.fakes.items():
+        fake.sent = got.setdefault(name, {})
+    consortium.rounds = 2
+    consortium.strategy = Composed(FedAvg(), scaffold=Scaffold(3, 1.0))
+    final = consortium.run()
+    for name, step in {"east": 1.0, "north": 2.0, "west": 6.0}.items():
+        assert torch.equal(got[name]["control/b"], torch.full((4,), -3.0 + step))
+    # This round's control is -change - correction: the fakes send the same change all the same.
+    assert float(final.arrays["server/control/west/b"][0]) == -6.0 - 3.0
 
 
 def test_a_changed_round_record_is_noticed(tmp_path: Path) -> None:

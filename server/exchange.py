@@ -1,0 +1,109 @@
+"""Requests that are out and answers as they arrive, over a Flower grid.
+
+An answer counts when an enrolled hospital signed it. What has not come back may be waited for in a
+later round. Knows nothing of what is asked or answered, nor of how answers are combined.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from wardround.privacy.envelope import open_bytes
+from wardround.privacy.errors import BadMessage, UntrustedPeer
+from wardround.strategies.codec import decode
+from wardround.strategies.wire import read_reply
+
+log = logging.getLogger("wardround.coordinator")
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One answer whose signature holds.
+
+    Attributes:
+        node: Where it came from.
+        header: What it says, with its size under ``bytes``.
+        arrays: What it carries.
+    """
+
+    node: int
+    header: Mapping[str, Any]
+    arrays: dict[str, Tensor]
+
+
+@dataclass
+class Exchange:
+    """Sends, waits and verifies.
+
+    Attributes:
+        grid: Carries the messages.
+        members: Public key of every enrolled hospital, by name.
+        timeout_s: How long an answer is waited for.
+        poll_s: Pause between two looks for answers.
+        clock: Seconds.
+        sleep: Waits.
+    """
+
+    grid: Grid
+    members: Mapping[str, str]
+    timeout_s: float
+    poll_s: float
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    _waiting: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    @property
+    def busy(self) -> set[int]:
+        """Nodes whose answer is still waited for."""
+        return {node for node, _ in self._waiting.values()}
+
+    def send(self, messages: Mapping[int, Message]) -> None:
+        """Send one message to each node."""
+        deadline = self.clock() + self.timeout_s
+        identifiers = self.grid.push_messages(list(messages.values()))
+        for identifier, node in zip(identifiers, messages, strict=True):
+            self._waiting[identifier] = node, deadline
+
+    def forget(self) -> None:
+        """Wait for nothing any more."""
+        self._waiting.clear()
+
+    def arrivals(self, enough: Callable[[], bool] = lambda: False) -> Iterator[Arrival]:
+        """Verified answers as they arrive, until all are there, late, or enough."""
+        while self._waiting and not enough():
+            now = self.clock()
+            self._waiting = {i: w for i, w in self._waiting.items() if now < w[1]}
+            if not self._waiting:
+                return
+            replies = list(self.grid.pull_messages(list(self._waiting)))
+            for reply in replies:
+                node, _ = self._waiting.pop(reply.metadata.reply_to_message_id, (None, 0.0))
+                opened = None if node is None else self._open(reply)
+                if node is not None and opened is not None:
+                    yield Arrival(node, *opened)
+            if self._waiting and not replies:
+                self.sleep(self.poll_s)
+
+    def _open(self, reply: Message) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """Header and arrays of an answer signed by the enrolled hospital it names, else None."""
+        if reply.has_error():
+            return None
+        try:
+            sealed = read_reply(reply.content)
+            claimed, _ = decode(sealed[64:], "reply")
+            public = self.members.get(str(claimed.get("hospital")))
+            if public is None:
+                raise UntrustedPeer(f"hospital {claimed.get('hospital')!r} is not enrolled")
+            header, arrays = decode(open_bytes(sealed, public, "reply"), "reply")
+        except (BadMessage, UntrustedPeer) as error:
+            log.warning("turned away: %s", error)
+            return None
+        return header | {"bytes": len(sealed)}, arrays
