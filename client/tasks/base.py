@@ -46,11 +46,13 @@ class Batch:
         inputs: Tensors whose first axis is the row; whatever the task's ``losses`` needs.
         unit_of_row: Shape ``(rows,)``, int64, values in ``[0, units)``.
         units: How many privacy units the rows belong to.
+        settings: The task's settings as its losses need them; public.
     """
 
     inputs: Mapping[str, Tensor]
     unit_of_row: Tensor
     units: int
+    settings: Any = None
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,12 @@ BUILT_IN: dict[str, tuple[str, TaskListing]] = {
             "ranking",
             "Rank a hospital's notes for its queries (TSARankLLM's second stage)",
             ("record", "patient"),
+    "preference": (
+        "wardround.client.tasks.preference.task:PreferenceTask",
+        TaskListing(
+            "preference",
+            "Tune a model to the replies clinicians prefer (DPO and fifteen others)",
+            ("record", "clinician", "patient"),
         ),
     ),
 }

@@ -17,18 +17,23 @@ class Judged:
         prompt: What was asked; a conversation as one text, ending where the reply begins.
         replies: One or more replies.
         scores: One finite number a reply, higher is better.
+        written: How likely each reply was to the model that wrote it, as a log-likelihood; empty
+            for replies that no model wrote here.
     """
 
     prompt: str
     replies: tuple[str, ...]
     scores: tuple[float, ...]
+    written: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.replies:
             raise ValueError("replies is empty; one or more are needed")
         if len(self.replies) != len(self.scores):
             raise ValueError(f"{len(self.replies)} replies but {len(self.scores)} scores")
-        if not all(map(math.isfinite, self.scores)):
+        if self.written and len(self.written) != len(self.replies):
+            raise ValueError(f"{len(self.replies)} replies but {len(self.written)} likelihoods")
+        if not all(map(math.isfinite, (*self.scores, *self.written))):
             raise ValueError("a score is not a finite number")
 
     @property
