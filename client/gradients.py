@@ -6,7 +6,7 @@ or how a sample was drawn.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,10 +17,11 @@ from torch import Tensor
 
 from wardround.client.engine.base import Engine, check_losses
 from wardround.client.sampling import Sample
-from wardround.client.tasks.base import Batch, Record, Task, TaskConfig
+from wardround.client.tasks.base import Batch, Record, Task, TaskConfig, WritesRecords
 from wardround.client.trainable import Trainable
 from wardround.privacy.clipping import Clipped
 from wardround.privacy.session import Session
+from wardround.privacy.stream import SecureStream
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,24 @@ class Workload:
     trainable: Trainable
     engine: Engine
     tokenizer: Any
+
+    def before_step(
+        self, sample: Sample, step: int, notebook: MutableMapping[str, Any], stream: SecureStream
+    ) -> Sample:
+        """The sample as the task wants to learn from it; most tasks change nothing."""
+        if not isinstance(self.task, WritesRecords):
+            return sample
+        generator = torch.Generator().manual_seed(int(stream.below(2**62, 1)[0]))
+        units = self.task.before_step(
+            self.trainable.model,
+            self.tokenizer,
+            sample.records,
+            self.task_config,
+            step,
+            notebook,
+            generator,
+        )
+        return replace(sample, records=tuple(map(tuple, units)))
 
     @contextmanager
     def only(self, names: Collection[str]) -> Iterator[Workload]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle
+from typing import Any
 
 from torch import Tensor
 
@@ -100,6 +101,7 @@ class Round:
         number: This round, from 1.
         rounds: Rounds of the study.
         moments: What the optimizer remembers of earlier rounds, or None to start it afresh.
+        notebook: Where the task may keep what it wrote for a record, until the round is over.
     """
 
     workload: Workload
@@ -114,15 +116,17 @@ class Round:
     number: int = 1
     rounds: int = 1
     moments: Moments | None = None
+    notebook: dict[str, Any] = field(default_factory=dict)
 
     def drift(self, arrays: Arrays) -> Drift:
         """What is done to gradients of steps that started from these values."""
         trainable = self.workload.trainable
         return Drift(trainable, arrays, self.training.proximal_mu, self.corrections)
 
-    def draw(self) -> Sample:
-        """The records of the next step."""
-        return draw(self.plan, self.units, self.stream)
+    def draw(self, step: int) -> Sample:
+        """The records of this step, from 1, as the task learns from them."""
+        sample = draw(self.plan, self.units, self.stream)
+        return self.workload.before_step(sample, step, self.notebook, self.stream)
 
     def factor(self, step: int) -> float:
         """What the schedule makes of the learning rate at this step, from 1."""
@@ -179,7 +183,7 @@ def _noised_steps(
     """Steps on noised gradients, and whether any unit was in any of them."""
     model, drift, looked = from_coordinator(arrays), round_.drift(arrays), False
     for number in range(1, round_.plan.steps + 1):
-        sample = round_.draw()
+        sample = round_.draw(number)
         looked = looked or bool(sample.members)
         deviation = session.noise_deviation
         noised = session.privatise(clip(sample), round_.reservation, round_.stream)
@@ -212,7 +216,7 @@ def _whole_update(round_: Round, arrays: Arrays, descent: Descent) -> tuple[Nois
     drift, after, looked = round_.drift(arrays), arrays, False
     try:
         for number in range(1, plan.steps + 1):
-            sample = round_.draw()
+            sample = round_.draw(number)
             looked = looked or bool(sample.members)
             gradient = mean_gradient(round_.workload, sample, round_.training.micro_batch)
             corrected = drift.correct(gradient)

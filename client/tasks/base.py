@@ -8,10 +8,10 @@ to that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -46,13 +46,11 @@ class Batch:
         inputs: Tensors whose first axis is the row; whatever the task's ``losses`` needs.
         unit_of_row: Shape ``(rows,)``, int64, values in ``[0, units)``.
         units: How many privacy units the rows belong to.
-        settings: The task's settings as its losses need them; public.
     """
 
     inputs: Mapping[str, Tensor]
     unit_of_row: Tensor
     units: int
-    settings: Any = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,30 @@ class Dealt:
     units: tuple[int, ...]
     probes: Path
     notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class WritesRecords(Protocol):
+    """A task that may replace what records say before a step learns from them, as on-policy does.
+
+    Privacy: what a record is replaced by depends on that record, the model and coins alone.
+    """
+
+    def before_step(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        units: Sequence[Sequence[Record]],
+        config: TaskConfig,
+        step: int,
+        notebook: MutableMapping[str, Any],
+        generator: torch.Generator,
+    ) -> Sequence[Sequence[Record]]:
+        """The units of this step, some of their records replaced; as many records as before.
+
+        ``notebook`` is the task's to write in; it lives at the hospital for one round.
+        ``generator`` is private.
+        """
 
 
 class Task(Protocol):

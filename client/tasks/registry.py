@@ -51,6 +51,8 @@ BUILT_IN: dict[str, tuple[str, TaskListing]] = {
             "ranking",
             "Rank a hospital's notes for its queries (TSARankLLM's second stage)",
             ("record", "patient"),
+        ),
+    ),
     "preference": (
         "wardround.client.tasks.preference.task:PreferenceTask",
         TaskListing(

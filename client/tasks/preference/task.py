@@ -89,6 +89,17 @@ class PreferenceConfig:
             raise ValueError(f"sampling.replies is 1; method {self.method!r} needs 2 or more")
 
 
+@dataclass(frozen=True)
+class JudgedBatch(Batch):
+    """Replies of several prompts; ``inputs`` holds their scores and places too.
+
+    Attributes:
+        settings: The method and what it takes.
+    """
+
+    settings: PreferenceConfig
+
+
 class PreferenceTask:
     """Replies that clinicians judged, and the model learning to give the better ones."""
 
@@ -191,7 +202,9 @@ class PreferenceTask:
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """A unit's loss is the sum of its prompts', each by the method the study names."""
-        settings: PreferenceConfig = batch.settings
+        if not isinstance(batch, JudgedBatch):
+            raise TypeError(f"expected a JudgedBatch; this is {type(batch).__name__}")
+        settings = batch.settings
         device = next(model.parameters()).device
         inputs = {name: value.to(device) for name, value in batch.inputs.items()}
         likely, tokens = log_likelihoods(model, inputs)
@@ -286,13 +299,14 @@ class _Table:
             self._units.append(unit)
         self._groups += 1
 
-    def batch(self, tokenizer: Any, units: int) -> Batch:
+    def batch(self, tokenizer: Any, units: int) -> JudgedBatch:
         """The rows as tensors."""
         inputs = rows.pad(self._rows, rows.pad_token_id(tokenizer))
         for name, column in self._columns.items():
             kind = torch.float64 if name in ("score", "written") else torch.long
             inputs[name] = torch.tensor(column, dtype=kind)
-        return Batch(inputs, torch.tensor(self._units, dtype=torch.long), units, self._settings)
+        unit_of_row = torch.tensor(self._units, dtype=torch.long)
+        return JudgedBatch(inputs, unit_of_row, units, self._settings)
 
 
 def _settings(config: TaskConfig) -> PreferenceConfig:

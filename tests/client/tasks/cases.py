@@ -12,8 +12,10 @@ from torch import nn
 from wardround.client.models import BASES
 from wardround.client.tasks.base import Record
 from wardround.client.tasks.editing.records import Edit, Probe, edit_record
+from wardround.client.tasks.preference.records import Judged
 from wardround.client.tasks.ranking.records import Candidate, RankingQuery, ranking_record
 from wardround.client.tasks.registry import find_task
+from wardround.privacy import Unit
 
 contract = sys.modules["task_contract"]
 
@@ -125,4 +127,37 @@ def ranking() -> Any:
     )
 
 
-CASES: dict[str, Callable[[], Any]] = {"editing": editing, "ranking": ranking}
+def preference() -> Any:
+    """Units of one pair, of three rated replies, of two and three prompts of unlike lengths."""
+
+    def judged(name: str, prompt: str, *replies: str) -> Record:
+        scores = tuple(float(-place) for place in range(len(replies)))
+        return Record(name, {Unit.RECORD: name}, Judged(prompt, replies, scores))
+
+    records = [
+        judged("a", "I cough.", "Honey helps.", "No."),
+        judged("b", "What helps against a sore throat, and for how long?", "Tea", "Rest", "Wait"),
+        judged("c", "My head", "I am sorry to hear that. Rest in a dark room.", "x"),
+        judged("d", "x", "Call us if it gets worse, or if it has not gone in a week.", "Wait"),
+        judged("e", "Is it safe?", "Yes.", "Perhaps, with care and a second opinion"),
+        judged("f", "When", "On Monday", "Never"),
+        judged("g", "How much of it", "Little", "Much, and then some more of it"),
+    ]
+    line = '{"prompt": "x", "chosen": "a", "rejected": %s}\n'
+    return contract.TaskCase(
+        task=find_task("preference"),
+        model=tiny_llama,
+        tokenizer=embedded_tokenizer(),
+        adapter={"targets": ["mlp.down_proj", "layers.1.self_attn.q_proj"], "rank": 2},
+        units=[records[:1], records[1:2], records[2:4], records[4:]],
+        config={"max_length": 64, "generated": {"records_per_hospital": 20, "probes": 4}},
+        bad_file=(line % '"b"' + line % "7", 2),
+        typo=("max_lenght", "max_length"),
+    )
+
+
+CASES: dict[str, Callable[[], Any]] = {
+    "editing": editing,
+    "ranking": ranking,
+    "preference": preference,
+}
