@@ -97,7 +97,8 @@ class Case:
     """A batch of rows and how they make up units.
 
     Attributes:
-        kind: ``record``, ``pair`` (rows 2u and 2u+1) or ``patient`` (an arbitrary index).
+        kind: ``record``, ``pair`` (rows 2u and 2u+1), ``list`` (three rows each, the first of
+            them the best) or ``patient`` (an arbitrary index).
         trainable: The model.
         ids: Token ids, shape ``(rows, tokens)``.
         forwards: One pass for all rows, or two passes whose losses are added.
@@ -117,6 +118,7 @@ class Case:
         self.unit_of_row = {
             "record": torch.arange(ROWS),
             "pair": torch.arange(ROWS // 2).repeat_interleave(2),
+            "list": torch.arange(ROWS // 3).repeat_interleave(3),
             "patient": torch.tensor([0, 2, 1, 0, 2, 0]),
         }[self.kind]
 
@@ -140,6 +142,8 @@ class Case:
             score = score - apart.square()
         if self.kind == "pair":
             return -functional.logsigmoid(2 * (score[1::2] - score[0::2]))
+        if self.kind == "list":
+            return -functional.log_softmax(2 * score.view(units, 3), 1)[:, 0]
         summed = torch.zeros(units, dtype=score.dtype).index_add(0, index, score)
         return summed if self.kind == "record" else summed.square()
 

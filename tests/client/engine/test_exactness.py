@@ -26,7 +26,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("unit", ["record", "pair", "patient"])
+@pytest.mark.parametrize("unit", ["record", "pair", "list", "patient"])
 @pytest.mark.parametrize("model", ["llama", "gpt2", "qwen2"])
 @pytest.mark.parametrize("engine", ["fused", "opacus"])
 def test_models_and_units(kit: Any, model: str, unit: str, engine: str) -> None:
@@ -46,7 +46,7 @@ def test_options(kit: Any, model: str, option: str) -> None:
     assert kit.worst(found, case.oracle()) < EXACT
 
 
-@pytest.mark.parametrize("unit", ["record", "pair", "patient"])
+@pytest.mark.parametrize("unit", ["record", "pair", "list", "patient"])
 @pytest.mark.parametrize("engine", ["fused", "opacus"])
 def test_several_forwards_and_a_reference_pass(kit: Any, unit: str, engine: str) -> None:
     case = kit.case(unit, kit.lora("llama"), forwards=2, reference=True)
