@@ -66,7 +66,9 @@ def run(
     study: Annotated[Path, typer.Argument(help="The study file.")],
     data: Annotated[
         Path | None,
-        typer.Option(help="A public file to deal out to the hospitals; made-up records without."),
+        typer.Option(
+            help="A public file or folder to deal out to the hospitals; made-up records without."
+        ),
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
     engine: Annotated[
@@ -153,6 +155,32 @@ def report(
         _print_json(document)
     else:
         show_report(Console(), document)
+
+
+@app.command(
+    epilog="Example: [bold]wardround evaluate RUN --data beir/ --predictions run.trec[/bold]"
+)
+def evaluate(
+    run_dir: Annotated[Path, typer.Argument(help="A run's folder.")],
+    data: Annotated[
+        Path | None, typer.Option(help="What to evaluate on; the run's own public probes without.")
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Also write what the model predicts, as the task has it.")
+    ] = None,
+    base: Annotated[
+        bool, typer.Option("--base", help="The untouched base instead of the run's result.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate what a run has learnt on data you may look at; nothing leaves this machine."""
+    from wardround.study.evaluate import evaluate_result, show_evaluation
+
+    document = evaluate_result(run_dir, data, predictions, base)
+    if as_json:
+        _print_json(document)
+    else:
+        show_evaluation(Console(), document)
 
 
 @app.command(epilog="Example: [bold]wardround tasks --json[/bold]")

@@ -58,8 +58,8 @@ def begin(
 ) -> RunFolder:
     """Check a study in every part, then lay out its run; ``accept`` may still refuse the draft."""
     check_study(study)
-    if data is not None and not data.is_file():
-        raise BadInput(f"{data}: no such file")
+    if data is not None and not data.exists():
+        raise BadInput(f"{data}: no such file or folder")
     Policy.read(study.policy)
     prepare(study, workbench)
     task = find_task(study.study.task)

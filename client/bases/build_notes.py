@@ -1,7 +1,7 @@
 """Train the embedded ranking base again: general text, then stage 1 on public weak pairs.
 
 ``python -m wardround.client.bases.build_notes`` (or ``make bases``) writes ``client/bases/notes``:
-a Llama of about half a million parameters that knows what public questions ask of notes, and
+a Llama of about 184,000 parameters that knows what public questions ask of notes, and
 nothing of the lay words that only hospitals' questions use. Nothing is private.
 """
 
@@ -49,14 +49,14 @@ class NotesRecipe:
 
     name: str = "notes"
     world: RankingWorld = field(default_factory=RankingWorld)
-    hidden: int = 96
-    layers: int = 4
+    hidden: int = 64
+    layers: int = 3
     heads: int = 4
-    mlp: int = 256
+    mlp: int = 172
     texts: int = 4000
-    general: StageOne = field(default_factory=lambda: StageOne(60, 2e-3))
+    general: StageOne = field(default_factory=lambda: StageOne(60, 3e-3))
     pairs: int = 12000
-    stage_one: StageOne = field(default_factory=lambda: StageOne(120, 2e-3))
+    stage_one: StageOne = field(default_factory=lambda: StageOne(160, 3e-3))
     seed: int = 0
 
 
@@ -124,7 +124,10 @@ def new_model(recipe: NotesRecipe, tokenizer: Any, generator: torch.Generator) -
 
 
 def general_model(
-    recipe: NotesRecipe, tokenizer: Any, generator: torch.Generator, tell: Callable[[str], None]
+    recipe: NotesRecipe,
+    tokenizer: Any,
+    generator: torch.Generator,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> nn.Module:
     """A model that has read single notes and single questions, and knows nothing of pairs."""
     model = new_model(recipe, tokenizer, generator)
@@ -140,7 +143,7 @@ def adapt_to_ranking(
     model: nn.Module,
     tokenizer: Any,
     generator: torch.Generator,
-    tell: Callable[[str], None],
+    tell: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Stage 1 on weak pairs, in place."""
     pairs = weak_pairs(recipe.world, recipe.pairs, recipe.seed)

@@ -155,3 +155,24 @@ class Task(Protocol):
 
         ``note`` is what a reader of the model card must know first, such as the privacy cost.
         """
+
+
+@runtime_checkable
+class Predicts(Protocol):
+    """What a task may offer besides: data for evaluation alone, and predictions as a file."""
+
+    def read_probes(self, source: Path, config: TaskConfig) -> Sequence[Record]:
+        """Records that are looked at and never trained on; ``BadInput`` as ``Task.load``."""
+
+    def write_predictions(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        records: Sequence[Record],
+        config: TaskConfig,
+        path: Path,
+    ) -> Metrics:
+        """Evaluate, and write what was predicted in the field's own format.
+
+        Privacy: exact and about single records; for the house that holds them.
+        """

@@ -91,6 +91,32 @@ def editing(
     _show(editing_benchmark(tables.split(","), seeds, out, _say(as_json)), as_json)
 
 
+@bench_app.command(epilog="Example: [bold]wardround bench ranking --json[/bold]")
+def ranking(
+    candidates: Annotated[int, typer.Option(min=2, help="Candidates a query.")] = 50,
+    queries: Annotated[int, typer.Option(min=1, help="Queries in a timed turn.")] = 4,
+    repeats: Annotated[int, typer.Option(min=2, help="Timed turns.")] = 5,
+    study: Annotated[
+        bool, typer.Option("--study", help="Train and compare the two stages instead.")
+    ] = False,
+    seeds: Annotated[str, typer.Option(help="Of --study: comma-separated seeds.")] = "0,1,2",
+    rows: Annotated[
+        Path | None, typer.Option(help="Of --study: append each row here when it is known.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pairs of query and passage scored in a second; or the table of docs/ranking.md."""
+    if study:
+        from wardround.study.bench.ranking_study import ranking_study
+
+        chosen = [int(seed) for seed in seeds.split(",")]
+        _show(ranking_study(chosen, rows_file=rows, say=_say(as_json)), as_json)
+        return
+    from wardround.study.bench.ranking import ranking_benchmark
+
+    _show(ranking_benchmark(candidates, queries, repeats=repeats, say=_say(as_json)), as_json)
+
+
 @bench_app.command(name="all", epilog="Example: [bold]wardround bench all --json[/bold]")
 def all_(as_json: AsJson = False) -> None:
     """Everything above with its defaults, one after the other."""
