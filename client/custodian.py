@@ -18,6 +18,8 @@ from wardround.client.gradients import Workload
 from wardround.client.hospital import Hospital, group_units, share
 from wardround.client.memory import OptimizerMemory
 from wardround.client.optimizers import Moments
+from wardround.client.seat import Seat, require_terms
+from wardround.client.shares import check_secure, fit_lattice, make_part
 from wardround.client.tasks.base import Record
 from wardround.client.tasks.registry import find_task
 from wardround.client.trainable import check_corrections, split_corrections
@@ -37,6 +39,9 @@ from wardround.privacy.noise import Arrays, Noised
 from wardround.privacy.plan import RoundPlan, plan_from_json
 from wardround.privacy.policy import Policy
 from wardround.privacy.report import Standing, hospital_report, sign_report
+from wardround.privacy.secagg.lattice import Words, read_words, to_words
+from wardround.privacy.secagg.letters import pack, unpack
+from wardround.privacy.secagg.terms import Terms
 from wardround.privacy.signing import SigningKey, canonical, sha256
 from wardround.privacy.stream import SecureStream
 from wardround.privacy.tables import from_table
@@ -81,6 +86,9 @@ class Custodian:
         self._ledger = Ledger(hospital.ledger, self._key)
         self._memory = OptimizerMemory(hospital.folder / "optimizer")
         self._records: tuple[bytes, list[Record]] | None = None
+        self._seat = Seat(
+            hospital.name, hospital.secure_sums, self._key, hospital.members, self._words
+        )
 
     @property
     def public_key(self) -> str:
@@ -120,22 +128,30 @@ class Custodian:
         try:
             plan = self._open_plan(sealed_plan)
             round_number = plan.round
+            if plan.secure is not None:
+                raise PolicyRefused("the plan's update goes into a secure sum; ask for it there")
             self._ledger.require_contains(plan.ledger_head)
             stored = self._ledger.stored_reply(plan.run, plan.round, plan.sha256)
             if stored is not None:
                 return stored
             return self._train(plan, arrays_block)
         except WardroundError as refusal:
-            log.warning("refused round=%d reason=%s", round_number, refusal)
-            return self._reply(
-                {
-                    "kind": "refusal",
-                    "round": round_number,
-                    "error": type(refusal).__name__,
-                    "reason": str(refusal),
-                },
-                {},
-            )
+            return self._refuse(round_number, refusal)
+
+    def secure_sum(self, sealed_request: bytes, arrays_block: bytes) -> bytes:
+        """The signed answer to one stage of a secure sum, or a signed refusal.
+
+        A repeated request gets the bytes it got before; a round is charged once, whatever the
+        number of attempts to sum it up.
+
+        Privacy: what leaves of an update is masked. What opens the sum of several leaves once a
+        round, and never what opens this hospital's part alone.
+        """
+        try:
+            letter = self._seat.answer(sealed_request, self.hospital.coordinator, arrays_block)
+            return pack({"letter": letter})
+        except WardroundError as refusal:
+            return pack({"refusal": self._refuse(0, refusal)})
 
     def units(self, plan: RoundPlan) -> Sequence[Sequence[Record]]:
         """This hospital's records, grouped by the unit the plan protects.
@@ -169,20 +185,64 @@ class Custodian:
         workload.trainable.write(arrays)
         with workload.only(plan.trains or tuple(arrays)) as part:
             check_corrections(corrections, part.trainable.shapes)
+            check_secure(plan, training, corrections)
             round_ = replace(self._charge(plan, part, training), corrections=corrections)
-            trained = train_round(round_, {n: arrays[n] for n in part.trainable.parameters})
-        round_.reservation.require_covers(trained.change.event)
-        reply = self._reply_update(plan, trained.change, self._report(plan))
+            moving = {n: arrays[n] for n in part.trainable.parameters}
+            reply, moments = self._make_reply(plan, round_, moving)
         log.info("trained round=%d seconds=%.3f", plan.round, time.perf_counter() - started)
         stored = self._ledger.commit(round_.reservation, reply)
-        if training.keep_state:
-            self._keep(plan, trained.moments)
+        if training.keep_state and moments is not None:
+            self._keep(plan, moments)
         return stored
+
+    def _make_reply(
+        self, plan: RoundPlan, round_: Round, arrays: Arrays
+    ) -> tuple[bytes, Moments | None]:
+        """What a charged round answers: a signed update, or words that only a mask lets out."""
+        if plan.secure is None:
+            trained = train_round(round_, arrays)
+            round_.reservation.require_covers(trained.change.event)
+            return self._reply_update(plan, trained.change, self._report(plan)), trained.moments
+        part = make_part(round_, arrays, plan.secure)
+        round_.reservation.require_covers(part.steps.event)
+        told = {"plan_sha256": plan.sha256, "scale": part.scale, "report": self._report(plan)}
+        words = to_words(part.steps.value, plan.secure.bits).tobytes()
+        return pack({"told": canonical(told), "words": words}), part.moments
+
+    def _words(
+        self, sealed_plan: bytes, arrays_block: bytes, terms: Terms
+    ) -> tuple[dict[str, Any], Words]:
+        """What this hospital adds to a secure sum, made once a round: what it tells, and words.
+
+        Privacy: the words are this hospital's own update, charged, clipped and noised; they are to
+        be masked.
+        """
+        plan = self._open_plan(sealed_plan)
+        require_terms(plan, terms)
+        self._ledger.require_contains(plan.ledger_head)
+        kept = self._ledger.stored_reply(plan.run, plan.round, plan.sha256)
+        parts = unpack(kept or self._train(plan, arrays_block), "kept update")
+        words = read_words(parts["words"], terms.size, terms.bits)
+        return parse_document(parts["told"], "kept update"), words
+
+    def _refuse(self, round_number: int, refusal: WardroundError) -> bytes:
+        """Signed: what was refused, and why."""
+        log.warning("refused round=%d reason=%s", round_number, refusal)
+        return self._reply(
+            {
+                "kind": "refusal",
+                "round": round_number,
+                "error": type(refusal).__name__,
+                "reason": str(refusal),
+            },
+            {},
+        )
 
     def _charge(self, plan: RoundPlan, workload: Workload, training: TrainingConfig) -> Round:
         """The round, once nothing is left that could refuse it, and charged."""
         check_plan(plan.privacy, training, workload.trainable, in_turn=bool(plan.turns))
         moments = self._recall(plan) if training.keep_state else None
+        fit_lattice(plan, sum(p.numel() for p in workload.trainable.parameters.values()))
         units, dataset = self.units(plan), self.policy.data.name
         protected, event = plan.privacy.unit, plan.privacy.event
         reservation = self._ledger.reserve(

@@ -5,8 +5,8 @@ One folder a hospital. Knows nothing of models or training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from wardround.client.tasks.base import Record
@@ -26,6 +26,9 @@ class Hospital:
         policy: The policy file.
         records: The data, in a format the task reads.
         coordinator: The coordinator's public key; plans by anybody else are refused.
+        members: Public key of every hospital it will make secure sums with, itself included, by
+            name; as its own engineer was told them, never as the coordinator says. Without any it
+            makes none.
         part: Which share of ``records`` is this hospital's, as (index, of how many); a whole file
             is (0, 1). For trying a study on one machine.
     """
@@ -35,6 +38,7 @@ class Hospital:
     policy: Path
     records: Path
     coordinator: str
+    members: Mapping[str, str] = field(default_factory=dict)
     part: tuple[int, int] = (0, 1)
 
     @property
@@ -46,6 +50,11 @@ class Hospital:
     def ledger(self) -> Path:
         """Folder of the ledger."""
         return self.folder / "ledger"
+
+    @property
+    def secure_sums(self) -> Path:
+        """Folder of what secure sums need to go on after a restart."""
+        return self.folder / "secure-sums"
 
 
 def share(records: Sequence[Record], part: tuple[int, int]) -> list[Record]:

@@ -25,6 +25,9 @@ class CustodianService(Protocol):
     def train(self, sealed_plan: bytes, arrays_block: bytes) -> bytes:
         """A signed update or a signed refusal."""
 
+    def secure_sum(self, sealed_request: bytes, arrays_block: bytes) -> bytes:
+        """A signed answer to one stage of a secure sum, or a signed refusal."""
+
 
 Connect = Callable[[Context], CustodianService]
 
@@ -41,6 +44,11 @@ def make_relay(connect: Connect) -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         plan, arrays = read_request(message.content)
         return _answer(connect(context).train(plan, arrays), message)
+
+    @relay.query("sum")
+    def secure_sum(message: Message, context: Context) -> Message:
+        request, arrays = read_request(message.content)
+        return _answer(connect(context).secure_sum(request, arrays), message)
 
     return relay
 

@@ -161,7 +161,8 @@ def train_round(round_: Round, arrays: Arrays) -> Trained:
     descent = Descent(round_.training, workload.trainable.parameters, round_.moments)
     session, micro_batch = start_session(plan), round_.training.micro_batch
     if plan.mechanism is Mechanism.WHOLE_UPDATE:
-        change, looked = _whole_update(round_, arrays, descent)
+        clipped, looked = whole_change(round_, arrays, descent)
+        change = plan.privatise(clipped, round_.reservation, round_.stream)
     elif plan.mechanism is Mechanism.RECONSTRUCTION:
         clip: Clip = partial(_clipped_batch, round_)
         change, looked = _noised_steps(round_, arrays, descent, session, clip)
@@ -210,8 +211,11 @@ def _clipped_batch(round_: Round, sample: Sample) -> Clipped:
     return round_.plan.clip_batch_gradient(gradient, factor_groups(gradient))
 
 
-def _whole_update(round_: Round, arrays: Arrays, descent: Descent) -> tuple[Noised, bool]:
-    """Ordinary steps at home; their whole change is clipped and noised once."""
+def whole_change(round_: Round, arrays: Arrays, descent: Descent) -> tuple[Clipped, bool]:
+    """Ordinary steps at home; their whole change, clipped, and whether any unit was in any step.
+
+    Privacy: bare until it is noised; the unit is the site.
+    """
     plan, trainable = round_.plan, round_.workload.trainable
     drift, after, looked = round_.drift(arrays), arrays, False
     try:
@@ -224,8 +228,7 @@ def _whole_update(round_: Round, arrays: Arrays, descent: Descent) -> tuple[Nois
             round_.on_step(number, plan.steps)
     finally:
         trainable.write(arrays)  # a shared model must not go on holding one hospital's bare values
-    clipped = plan.clip_update(_difference(after, arrays))
-    return plan.privatise(clipped, round_.reservation, round_.stream), looked
+    return plan.clip_update(_difference(after, arrays)), looked
 
 
 def _difference(after: Arrays, before: Arrays) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from wardround.privacy.errors import BadMessage
 
 DECLARE = "query.declare"
 TRAIN = "train"
+SUM = "query.sum"
 
 
 def request_content(sealed_plan: bytes, arrays_block: bytes) -> RecordDict:

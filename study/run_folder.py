@@ -89,6 +89,7 @@ class RunFolder:
             policy=home / "policy.toml",
             records=next(home.glob("records.*")),
             coordinator=self.coordinator_key.public,
+            members=self.facts.members,
         )
 
 

@@ -89,6 +89,7 @@ class Terms:
 
     def __post_init__(self) -> None:
         check_threshold(len(self.members), self.threshold)
+        bound("round", self.round, self.round >= 1, "1 or more")
         bound("bits", self.bits, self.bits in WORD_BITS, "32 or 64")
         bound("size", self.size, self.size >= 1, "1 or more")
         if self.members.keys() != self.plans.keys():

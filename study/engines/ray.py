@@ -46,6 +46,14 @@ class VisitingCustodian:
         finally:
             custodian.close()
 
+    def secure_sum(self, sealed_request: bytes, arrays_block: bytes) -> bytes:
+        """A signed answer to one stage of a secure sum, or a signed refusal."""
+        custodian = self._open()
+        try:
+            return custodian.secure_sum(sealed_request, arrays_block)
+        finally:
+            custodian.close()
+
     def _open(self) -> Custodian:
         return Custodian(self._hospital, Surroundings(_workbench()))
 

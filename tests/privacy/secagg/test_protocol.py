@@ -167,6 +167,7 @@ def test_thresholds(hospitals: int, least: int) -> None:
     [
         ({"bits": 16}, "bits is 16"),
         ({"size": 0}, "size is 0"),
+        ({"round": 0}, "round is 0"),
         ({"plans": {}}, "different hospitals"),
         ({"plans": dict.fromkeys(NAMES, "x")}, "64 hexadecimal"),
     ],
