@@ -16,7 +16,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from peft.tuners.lora import bnb as quantised
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -29,8 +28,11 @@ from wardround.client.engine.sink import Sink
 
 def _lora_types() -> list[type[nn.Module]]:
     """PEFT's LoRA layers; those on quantised bases exist where bitsandbytes is installed."""
-    names = ("Linear4bit", "Linear8bitLt")
-    found = (getattr(quantised, name, None) for name in names)
+    try:
+        from peft.tuners.lora import bnb as quantised
+    except ModuleNotFoundError:
+        return [LoraLinear]
+    found = (getattr(quantised, name, None) for name in ("Linear4bit", "Linear8bitLt"))
     return [LoraLinear, *(kind for kind in found if kind is not None)]
 
 
