@@ -17,6 +17,7 @@ from typing import Any
 from wardround.client.gradients import Workload
 from wardround.client.hospital import Hospital, group_units, share
 from wardround.client.memory import OptimizerMemory
+from wardround.client.models import Loading
 from wardround.client.optimizers import Moments
 from wardround.client.seat import Seat, require_terms
 from wardround.client.shares import check_secure, fit_lattice, make_part
@@ -162,8 +163,7 @@ class Custodian:
         Raises:
             BadInput: A record does not say who owns it; which one stays in the hospital's log.
         """
-        records, unit = self._load(plan), plan.privacy.unit
-        kind = find_task(plan.task).units[0] if unit is Unit.SITE else unit
+        records, kind = self._load(plan), _kind(plan)
         try:
             return group_units(records, kind)
         except BadInput as error:
@@ -182,6 +182,9 @@ class Custodian:
         _, sent = decode(arrays_block, "arrays")
         arrays, corrections = split_corrections(sent)
         workload = self._prepare(plan)
+        if training.micro_batch == "auto":
+            fitting = self._around.workbench.units_at_once(_kind(plan))
+            training = replace(training, micro_batch=fitting)
         workload.trainable.write(arrays)
         with workload.only(plan.trains or tuple(arrays)) as part:
             check_corrections(corrections, part.trainable.shapes)
@@ -283,16 +286,29 @@ class Custodian:
 
     def _prepare(self, plan: RoundPlan) -> Workload:
         return self._around.workbench.prepare(
-            plan.base, plan.base_sha256, plan.adapter, plan.task, plan.task_config
+            plan.base,
+            plan.base_sha256,
+            plan.adapter,
+            plan.task,
+            plan.task_config,
+            from_table(Loading, plan.model, "plan model"),
         )
 
     def _load(self, plan: RoundPlan) -> list[Record]:
-        """The records, read once per task and settings."""
+        """The records, read once per task and settings.
+
+        Raises:
+            BadInput: They cannot be read; what is wrong with them stays in the hospital's log.
+        """
         key = canonical({"task": plan.task, "config": plan.task_config})
         if self._records is None or self._records[0] != key:
             task = find_task(plan.task)
             task.check(plan.task_config)
-            records = task.load(self.hospital.records, plan.task_config)
+            try:
+                records = task.load(self.hospital.records, plan.task_config)
+            except BadInput as error:
+                log.error("%s", error)
+                raise BadInput("the records cannot be read; the hospital's log says why") from error
             self._records = key, share(records, self.hospital.part)
         return self._records[1]
 
@@ -336,6 +352,12 @@ class Custodian:
 def _training_config(plan: RoundPlan) -> TrainingConfig:
     """The plan's optimizer settings, checked before anything is charged."""
     return from_table(TrainingConfig, plan.training, "plan training")
+
+
+def _kind(plan: RoundPlan) -> Unit:
+    """What records are grouped by; those of a whole site as the task prefers."""
+    unit = plan.privacy.unit
+    return find_task(plan.task).units[0] if unit is Unit.SITE else unit
 
 
 def _optimizer_settings(plan: RoundPlan) -> bytes:

@@ -8,6 +8,7 @@ of tasks, data or privacy. Importing this module does not import torch.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 BASES = Path(__file__).parent / "bases"
 DTYPES = ("float32", "bfloat16", "float16")
+QUANTISED = ("", "4bit", "8bit")
+DEVICE_MAPS = ("", "auto")
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer.model", "merges.txt",
              "vocab.txt")  # fmt: skip
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -33,6 +36,52 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 class WrongBase(PolicyRefused):
     """A base's weights are not the ones a study or a policy names."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a base is put into memory; part of a study, because it changes what the model computes.
+
+    Attributes:
+        revision: Branch, tag or commit on the hub; no meaning elsewhere.
+        dtype: One of ``DTYPES``. Whatever it is, what trains is float32.
+        quantise: ``4bit`` or ``8bit`` for frozen weights in bitsandbytes' formats; needs the extra
+            ``wardround[large]``.
+        device_map: ``auto`` spreads a base over several GPUs, and the CPU when they are too small.
+    """
+
+    revision: str = ""
+    dtype: str = "float32"
+    quantise: str = ""
+    device_map: str = ""
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("dtype", DTYPES),
+            ("quantise", QUANTISED),
+            ("device_map", DEVICE_MAPS),
+        ):
+            value = getattr(self, name)
+            if value not in known:
+                choices = ", ".join(choice for choice in known if choice)
+                raise ValueError(f"{name} is {value!r}; expected one of {choices}")
+
+    def require_extras(self) -> None:
+        """Refuse to go on without the packages that this needs.
+
+        Raises:
+            BadInput: Naming what to install.
+        """
+        missing = [
+            package
+            for package in ("bitsandbytes",)
+            if self.quantise and importlib.util.find_spec(package) is None
+        ]
+        if missing:
+            raise BadInput(
+                f"[model] quantise is {self.quantise!r} and needs {missing[0]}: "
+                "pip install 'wardround[large]'"
+            )
 
 
 @dataclass(frozen=True)
@@ -66,6 +115,8 @@ def load_base(
     sha256: str = "",
     dtype: str = "float32",
     device: str = "cpu",
+    quantise: str = "",
+    device_map: str = "",
 ) -> Base:
     """A frozen base and its tokenizer; loaded once per folder, type and device, then shared.
 
@@ -75,13 +126,19 @@ def load_base(
         sha256: What the weights must hash to; empty accepts any.
         dtype: One of ``DTYPES``.
         device: Where PyTorch puts the model.
+        quantise: See ``Loading``.
+        device_map: See ``Loading``; with ``auto``, ``device`` has no meaning.
 
     Raises:
-        BadInput: There is no such base, it holds no safetensors or cannot be loaded.
+        BadInput: There is no such base, it holds no safetensors, it cannot be loaded or an extra is
+            missing.
         WrongBase: Its weights do not have this hash.
     """
-    if dtype not in DTYPES:
-        raise BadInput(f"base {name_or_path}: dtype is {dtype!r}; expected one of {DTYPES}")
+    try:
+        loading = Loading(revision, dtype, quantise, device_map)
+    except ValueError as error:
+        raise BadInput(f"base {name_or_path}: {error}") from error
+    loading.require_extras()
     if sha256 and not _SHA256.fullmatch(sha256):
         raise BadInput(f"base {name_or_path}: sha256 is {sha256!r}; expected 64 hexadecimal digits")
     folder, source = _locate(name_or_path, revision)
@@ -90,7 +147,7 @@ def load_base(
         raise WrongBase(
             f"base {name_or_path}: its weights hash to {found[:12]}; {sha256[:12]} was asked for"
         )
-    model, tokenizer = _load(folder, found, dtype, device)
+    model, tokenizer = _load(folder, found, loading, device)
     return Base(model, tokenizer, found, source)
 
 
@@ -142,7 +199,7 @@ def _fetch(name: str, revision: str) -> tuple[Path, str]:
 
 
 @lru_cache(maxsize=4)
-def _load(folder: Path, sha256: str, dtype: str, device: str) -> tuple[nn.Module, Any]:
+def _load(folder: Path, sha256: str, loading: Loading, device: str) -> tuple[nn.Module, Any]:
     """Model and tokenizer from local files; ``sha256`` keeps changed weights apart in the cache."""
     import torch
     from safetensors import SafetensorError
@@ -152,7 +209,8 @@ def _load(folder: Path, sha256: str, dtype: str, device: str) -> tuple[nn.Module
         with quiet_transformers():
             model = AutoModelForCausalLM.from_pretrained(
                 folder,
-                dtype=getattr(torch, dtype),
+                dtype=getattr(torch, loading.dtype),
+                **_placement(loading, device),
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
@@ -164,8 +222,28 @@ def _load(folder: Path, sha256: str, dtype: str, device: str) -> tuple[nn.Module
         reason = str(error).strip().splitlines()[0]
         raise BadInput(f"base {folder}: cannot be loaded ({reason})") from error
     model.requires_grad_(False)
-    frozen: nn.Module = model.eval().to(device)
-    return frozen, tokenizer
+    frozen: nn.Module = model.eval()
+    placed = loading.quantise or loading.device_map
+    return frozen if placed else frozen.to(device), tokenizer
+
+
+def _placement(loading: Loading, device: str) -> dict[str, Any]:
+    """What transformers must know to put weights where they stay, in the form they stay in."""
+    if not (loading.quantise or loading.device_map):
+        return {}
+    places: dict[str, Any] = {"device_map": loading.device_map or {"": device}}
+    if loading.quantise:
+        import torch
+        from transformers import BitsAndBytesConfig
+
+        places["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=loading.quantise == "4bit",
+            load_in_8bit=loading.quantise == "8bit",
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=getattr(torch, loading.dtype),
+        )
+    return places
 
 
 @contextmanager

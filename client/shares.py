@@ -82,7 +82,7 @@ def make_part(round_: Round, arrays: Arrays, secure: SecureSum) -> Part:
         clipped, _ = whole_change(round_, arrays, descent)
     else:
         with workload.engine:
-            clipped = clipped_sum(workload, round_.draw(1), plan, round_.training.micro_batch)
+            clipped = clipped_sum(workload, round_.draw(1), plan, round_.micro_batch)
         scale *= -round_.training.learning_rate * round_.factor(1) / plan.expected_units
         round_.on_step(1, 1)
     noised = add_share(clipped, plan, shares, round_.reservation, round_.stream)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -42,14 +42,14 @@ class TrainingConfig(OptimizerConfig):
 
     Attributes:
         proximal_mu: FedProx: how hard steps are pulled back to the coordinator's values.
-        micro_batch: Units whose gradients are in memory at once.
+        micro_batch: Units whose gradients are in memory at once, or ``auto`` to have it measured.
         schedule: The learning rate over the study.
         keep_state: Go on with the moments of the round before, which stay at the hospital; by
             default an optimizer starts afresh every round.
     """
 
     proximal_mu: float = 0.0
-    micro_batch: int = 64
+    micro_batch: int | Literal["auto"] = 64
     schedule: Schedule = field(default_factory=Schedule)
     keep_state: bool = False
 
@@ -57,7 +57,7 @@ class TrainingConfig(OptimizerConfig):
         super().__post_init__()
         if not 0 <= self.proximal_mu < float("inf"):
             raise ValueError(f"proximal_mu is {self.proximal_mu}; it must be 0 or more")
-        if self.micro_batch < 1:
+        if self.micro_batch != "auto" and self.micro_batch < 1:
             raise ValueError(f"micro_batch is {self.micro_batch}; it must be 1 or more")
 
 
@@ -123,6 +123,13 @@ class Round:
         trainable = self.workload.trainable
         return Drift(trainable, arrays, self.training.proximal_mu, self.corrections)
 
+    @property
+    def micro_batch(self) -> int:
+        """Units whose gradients are in memory at once; ``auto`` must have been measured."""
+        if self.training.micro_batch == "auto":
+            raise ValueError("micro_batch is still 'auto'; measure it before the round")
+        return self.training.micro_batch
+
     def draw(self, step: int) -> Sample:
         """The records of this step, from 1, as the task learns from them."""
         sample = draw(self.plan, self.units, self.stream)
@@ -159,7 +166,7 @@ def train_round(round_: Round, arrays: Arrays) -> Trained:
     plan, workload = round_.plan, round_.workload
     workload.trainable.write(arrays)
     descent = Descent(round_.training, workload.trainable.parameters, round_.moments)
-    session, micro_batch = start_session(plan), round_.training.micro_batch
+    session, micro_batch = start_session(plan), round_.micro_batch
     if plan.mechanism is Mechanism.WHOLE_UPDATE:
         clipped, looked = whole_change(round_, arrays, descent)
         change = plan.privatise(clipped, round_.reservation, round_.stream)
@@ -200,14 +207,14 @@ def _in_turn(round_: Round, session: Session) -> Clip:
 
     def clip(sample: Sample) -> Clipped:
         with round_.workload.only(next(turns)) as part, part.engine:
-            return clipped_sum(part, sample, session, round_.training.micro_batch)
+            return clipped_sum(part, sample, session, round_.micro_batch)
 
     return clip
 
 
 def _clipped_batch(round_: Round, sample: Sample) -> Clipped:
     """The batch's mean gradient with factors A and B clipped apart, as DP-LoRA was published."""
-    gradient = mean_gradient(round_.workload, sample, round_.training.micro_batch)
+    gradient = mean_gradient(round_.workload, sample, round_.micro_batch)
     return round_.plan.clip_batch_gradient(gradient, factor_groups(gradient))
 
 
@@ -222,7 +229,7 @@ def whole_change(round_: Round, arrays: Arrays, descent: Descent) -> tuple[Clipp
         for number in range(1, plan.steps + 1):
             sample = round_.draw(number)
             looked = looked or bool(sample.members)
-            gradient = mean_gradient(round_.workload, sample, round_.training.micro_batch)
+            gradient = mean_gradient(round_.workload, sample, round_.micro_batch)
             corrected = drift.correct(gradient)
             after = descent.step(corrected, round_.factor(number), noise_deviation=0.0)
             round_.on_step(number, plan.steps)

@@ -175,7 +175,7 @@ class PrivacyPlan:
     @property
     def noise_deviation(self) -> float:
         """Standard deviation of the noise on each number that ``privatise`` gives; public."""
-        return self.noise_multiplier * self.clip_norm / self.expected_units
+        return self.share_multiplier * self.clip_norm / self.expected_units
 
     @property
     def step_event(self) -> Event:

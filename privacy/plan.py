@@ -44,6 +44,7 @@ class RoundPlan:
         turns: Names that move in a local step, step after step in turn; all in every step when
             empty.
         secure: The secure sum that the update goes into, or None where it goes out by itself.
+        model: How the base is put into memory, as JSON for whoever loads it.
         adapter: The adapter's settings, as JSON for the task.
         training: Optimizer settings, as JSON for the trainer.
         task_config: The task's own settings, as JSON.
@@ -65,6 +66,7 @@ class RoundPlan:
     trains: tuple[str, ...] = ()
     turns: tuple[tuple[str, ...], ...] = ()
     secure: SecureSum | None = None
+    model: Mapping[str, Any] = field(default_factory=dict)
     adapter: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     task_config: Mapping[str, Any] = field(default_factory=dict)

@@ -77,13 +77,24 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f"; known: {', '.join(sorted(known))}" if known else ""
 
 
+def _is_literal(hint: Any) -> bool:
+    """Whether a type hint spells the very values it allows."""
+    return typing.get_origin(hint) is typing.Literal
+
+
 def _convert(hint: Any, value: object, where: str) -> Any:
     """``value`` as the field type ``hint``, or ``BadInput``."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:
             return None
-        return _convert(next(a for a in arguments if a is not type(None)), value, where)
+        words = [w for a in arguments for w in typing.get_args(a) if _is_literal(a)]
+        if value in words:
+            return value
+        plain = next(a for a in arguments if a is not type(None) and not _is_literal(a))
+        if words and not isinstance(value, plain):
+            raise BadInput(f"{where} is {value!r}; expected {plain.__name__} or {words[0]!r}")
+        return _convert(plain, value, where)
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise BadInput(f"{where} is {value!r}; expected a list")

@@ -60,6 +60,7 @@ class Agenda:
         task_config: The task's settings, as JSON.
         ranks: Adapter rank of every hospital, where they differ.
         deviation: Standard deviation of the noise in a change made under a plan, or None.
+        model: How the base is put into memory, as JSON.
     """
 
     study: str
@@ -74,6 +75,7 @@ class Agenda:
     task_config: Mapping[str, Any]
     ranks: Mapping[str, int] = field(default_factory=dict)
     deviation: Callable[[PrivacyPlan], float | None] = lambda plan: None
+    model: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -262,6 +264,7 @@ class Coordinator:
             strategy=self._desk.strategy.name,
             base=agenda.base,
             base_sha256=agenda.base_sha256,
+            model=agenda.model,
             arrays_sha256=sha256(block),
             privacy=agenda.privacy(self._declared[hospital]),
             ledger_head=self._heads.get(hospital),

@@ -74,6 +74,7 @@ def run(
     engine: Annotated[
         str, typer.Option(help="in-process, or ray for Flower's simulation.")
     ] = "in-process",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "cpu",
     as_json: AsJson = False,
     runs: Runs = Path("runs"),
 ) -> None:
@@ -81,7 +82,7 @@ def run(
     from wardround.study.local import run_study
     from wardround.study.results import outcome_document, show_outcome
 
-    outcome = run_study(_console(as_json), study, runs, data, resume, engine)
+    outcome = run_study(_console(as_json), study, runs, data, resume, engine, device)
     if as_json:
         _print_json(outcome_document(outcome))
     else:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from wardround.client.models import Loading
 from wardround.privacy.adaptive import AdaptiveClip
 from wardround.privacy.clipping import ClipRule
 from wardround.privacy.errors import BadInput
@@ -74,13 +75,25 @@ class ModelSection:
         base: An embedded base's name, a folder or a hub name.
         sha256: Hash its weights must have.
         revision: Of a hub model.
+        dtype: ``float32``, ``bfloat16`` or ``float16``; what trains is float32 in any case.
+        quantise: ``4bit`` or ``8bit``; needs the extra ``large``.
+        device_map: ``auto`` for a base larger than one GPU.
     """
 
     base: str
     sha256: str
     revision: str = ""
+    dtype: str = "float32"
+    quantise: str = ""
+    device_map: str = ""
+
+    @property
+    def loading(self) -> Loading:
+        """How the base is put into memory."""
+        return Loading(self.revision, self.dtype, self.quantise, self.device_map)
 
     def __post_init__(self) -> None:
+        self.loading  # noqa: B018 - refuses what cannot be loaded
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise ValueError(f"sha256 is {self.sha256!r}; expected 64 hexadecimal digits")
 

@@ -30,6 +30,7 @@ def run_study(
     data: Path | None = None,
     resume: Path | None = None,
     engine: str = "in-process",
+    device: str = "cpu",
 ) -> Outcome:
     """Run the study in ``study_path``, or what is left of the run in ``resume``.
 
@@ -39,8 +40,10 @@ def run_study(
     """
     if engine not in ENGINES:
         raise BadInput(f"--engine is {engine!r}; expected one of {', '.join(ENGINES)}")
+    if engine == "ray" and device != "cpu":
+        raise BadInput(f"--device is {device!r}; --engine ray trains on the CPU")
     study = Study.read(study_path)
-    with Workbench() as workbench:
+    with Workbench(device=device) as workbench:
         if resume is not None:
             folder = RunFolder.open(resume)
             require_same_study(study, folder)

@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,7 @@ def prepare(study: Study, workbench: Workbench) -> Workload:
         study.adapter,
         study.study.task,
         study.task,
-        revision=study.model.revision,
+        loading=study.model.loading,
         seed=study.study.seed,
     )
 
@@ -221,6 +221,7 @@ def _run_rounds(
         task=study.study.task,
         base=study.model.base,
         base_sha256=study.model.sha256,
+        model=asdict(study.model.loading),
         privacy=partial(study.privacy_plan, facts.noise_multiplier),
         adapter=lambda hospital: study.adapter,
         training=study.training,

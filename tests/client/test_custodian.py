@@ -283,6 +283,17 @@ def test_a_record_without_the_unit_is_refused(setting: Any, custodian: Custodian
     opened.close()
 
 
+def test_what_is_wrong_with_the_records_stays_at_home(
+    setting: Any, custodian: Custodian, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A parser's message quotes the file; the coordinator only learns that there was one."""
+    setting.hospital.records.write_text('{"prompt": "Has Jane Doe X?"\n', encoding="utf-8")
+    header, _ = setting.ask(custodian)
+    assert header["reason"] == "the records cannot be read; the hospital's log says why"
+    assert f"{setting.hospital.records.name}:2: not valid JSON" in caplog.text
+    assert reserves(custodian) == []
+
+
 def test_a_policy_that_cannot_be_read_opens_nothing(setting: Any) -> None:
     setting.hospital.policy.write_text("[budget]\nepsilon = 1\n", encoding="utf-8")
     with pytest.raises(BadInput, match="delta: missing"):
