@@ -14,16 +14,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from wardround.client.gradients import Workload
 from wardround.client.hospital import Hospital, group_units, share
+from wardround.client.layers import background
 from wardround.client.memory import OptimizerMemory
 from wardround.client.models import Loading
 from wardround.client.optimizers import Moments
+from wardround.client.personal import Personal
 from wardround.client.seat import Seat, require_terms
 from wardround.client.shares import check_secure, fit_lattice, make_part
 from wardround.client.tasks.base import Record
 from wardround.client.tasks.registry import find_task
-from wardround.client.trainable import check_corrections, split_corrections
+from wardround.client.trainable import Trainable, check_corrections, split_corrections
 from wardround.client.training import (
     OnStep,
     Round,
@@ -48,6 +53,7 @@ from wardround.privacy.stream import SecureStream
 from wardround.privacy.tables import from_table
 from wardround.privacy.units import Unit
 from wardround.strategies.codec import decode, encode
+from wardround.strategies.factors import backgrounds, pick, without_background
 
 log = logging.getLogger("wardround.custodian")
 
@@ -86,6 +92,7 @@ class Custodian:
         self._key = SigningKey.load_or_create(hospital.key)
         self._ledger = Ledger(hospital.ledger, self._key)
         self._memory = OptimizerMemory(hospital.folder / "optimizer")
+        self._personal = Personal(hospital.folder / "personal")
         self._records: tuple[bytes, list[Record]] | None = None
         self._seat = Seat(
             hospital.name, hospital.secure_sums, self._key, hospital.members, self._words
@@ -181,17 +188,19 @@ class Custodian:
             raise BadMessage("the arrays are not those the plan names")
         _, sent = decode(arrays_block, "arrays")
         arrays, corrections = split_corrections(sent)
-        workload = self._prepare(plan)
+        behind, arrays = backgrounds(arrays), without_background(arrays)
+        workload, moving = self._prepare(plan), (*(plan.trains or arrays), *plan.keeps)
         if training.micro_batch == "auto":
             fitting = self._around.workbench.units_at_once(_kind(plan))
             training = replace(training, micro_batch=fitting)
+        arrays |= self._own(plan, workload.trainable)
         workload.trainable.write(arrays)
-        with workload.only(plan.trains or tuple(arrays)) as part:
+        with background(workload.trainable.model, behind), workload.only(moving) as part:
             check_corrections(corrections, part.trainable.shapes)
             check_secure(plan, training, corrections)
             round_ = replace(self._charge(plan, part, training), corrections=corrections)
-            moving = {n: arrays[n] for n in part.trainable.parameters}
-            reply, moments = self._make_reply(plan, round_, moving)
+            start = pick(arrays, part.trainable.parameters)
+            reply, moments = self._make_reply(plan, round_, start)
         log.info("trained round=%d seconds=%.3f", plan.round, time.perf_counter() - started)
         stored = self._ledger.commit(round_.reservation, reply)
         if training.keep_state and moments is not None:
@@ -205,7 +214,9 @@ class Custodian:
         if plan.secure is None:
             trained = train_round(round_, arrays)
             round_.reservation.require_covers(trained.change.event)
-            return self._reply_update(plan, trained.change, self._report(plan)), trained.moments
+            self._keep_own(plan, arrays, trained.change)
+            leaving = trained.change.then(lambda moved: pick(moved, moved.keys() - set(plan.keeps)))
+            return self._reply_update(plan, leaving, self._report(plan)), trained.moments
         part = make_part(round_, arrays, plan.secure)
         round_.reservation.require_covers(part.steps.event)
         told = {"plan_sha256": plan.sha256, "scale": part.scale, "report": self._report(plan)}
@@ -240,6 +251,21 @@ class Custodian:
             },
             {},
         )
+
+    def _own(self, plan: RoundPlan, trainable: Trainable) -> dict[str, Tensor]:
+        """What this hospital kept of the arrays that never leave it; zero at first."""
+        if not plan.keeps:
+            return {}
+        trainable.require(plan.keeps)
+        kept = self._personal.load(plan.run, plan.round)
+        shapes = trainable.shapes
+        return {name: kept.get(name, torch.zeros(shapes[name])) for name in plan.keeps}
+
+    def _keep_own(self, plan: RoundPlan, arrays: Arrays, change: Noised) -> None:
+        """Store what stays here; it was noised and charged like what leaves (strategies/fedsa)."""
+        if plan.keeps:
+            own = {name: arrays[name] + change.value[name] for name in plan.keeps}
+            self._personal.save(plan.run, plan.round, own)
 
     def _charge(self, plan: RoundPlan, workload: Workload, training: TrainingConfig) -> Round:
         """The round, once nothing is left that could refuse it, and charged."""

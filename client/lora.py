@@ -14,18 +14,19 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from wardround.client.layers import insert_cores, wire_name
 from wardround.client.trainable import Trainable, check_arrays
 from wardround.privacy.errors import BadInput, PolicyRefused
 from wardround.privacy.tables import from_table, nearest
+from wardround.strategies import factors
 
-ADAPTER_NAME = "default"
 WIRE_PREFIX = "base_model.model."
 
 
@@ -40,6 +41,7 @@ class AdapterConfig:
         dropout: 0; anything else would draw from PyTorch's global generator.
         rank_pattern: Another rank for some targets, by path or by the end of it.
         use_rslora: Multiply by alpha / sqrt(rank) instead.
+        core: Put a square matrix between the factors; set by strategies that train it.
     """
 
     targets: tuple[str, ...]
@@ -48,6 +50,7 @@ class AdapterConfig:
     dropout: float = 0.0
     rank_pattern: Mapping[str, int] = field(default_factory=dict)
     use_rslora: bool = False
+    core: bool = False
 
     def __post_init__(self) -> None:
         if not self.targets or not all(self.targets):
@@ -61,6 +64,16 @@ class AdapterConfig:
         for path, rank in self.rank_pattern.items():
             if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= 4096:
                 raise ValueError(f"rank_pattern of {path!r} is {rank!r}; expected 1 to 4096")
+
+    def at_rank(self, rank: int) -> AdapterConfig:
+        """The same adapter of another rank, multiplied by the same number as before.
+
+        Raises:
+            ValueError: Some targets have a rank of their own.
+        """
+        if self.rank_pattern:
+            raise ValueError("rank_pattern cannot be combined with ranks of single hospitals")
+        return replace(self, rank=rank, alpha=_alpha(self, self.rank, rank))
 
     @classmethod
     def from_table(cls, table: object, where: str = "[adapter]") -> AdapterConfig:
@@ -90,8 +103,10 @@ def attach_lora(model: nn.Module, config: AdapterConfig, generator: torch.Genera
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         adapted = get_peft_model(model, settings)
+        if config.core:
+            insert_cores(adapted)
     parameters = {
-        name.replace(f".{ADAPTER_NAME}.", "."): parameter
+        wire_name(name): parameter
         for name, parameter in adapted.named_parameters()
         if parameter.requires_grad
     }
@@ -146,21 +161,21 @@ def save_adapter(
     Args:
         trainable: What ``attach_lora`` made from ``config``; says which arrays belong, and no more.
         config: What the adapter was attached with.
-        arrays: The values to write, by wire name.
+        arrays: The values to write, by wire name; factors may have any rank.
         base_name: Name or folder of the base, for the reader and for PEFT.
         folder: Made, or replaced at the very end.
         note: What a reader of the model card must know first, such as the privacy cost.
     """
     from safetensors.torch import save_file
 
-    check_arrays(arrays, trainable.shapes)
+    ranks = _checked_ranks(trainable, arrays)
     adapted: Any = trainable.model
     layers = {
         name.removeprefix(WIRE_PREFIX): module.base_layer
         for name, module in adapted.named_modules()
-        if f"{name}.lora_A.weight" in arrays
+        if name in ranks
     }
-    settings = _peft_settings(config, layers).to_dict()
+    settings = _peft_settings(config, layers, ranks).to_dict()
     settings |= {"base_model_name_or_path": base_name, "inference_mode": True}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
@@ -177,17 +192,42 @@ def save_adapter(
         fresh.rename(folder)
 
 
-def _peft_settings(config: AdapterConfig, modules: Mapping[str, nn.Module]) -> Any:
+def _checked_ranks(trainable: Trainable, arrays: Mapping[str, Tensor]) -> dict[str, int]:
+    """The rank that each layer's factors have, the arrays being otherwise those that train."""
+    shapes, ranks = dict(trainable.shapes), {}
+    for layer in factors.layers(arrays):
+        a, b = layer + factors.A, layer + factors.B
+        ranks[layer] = arrays[a].shape[0]
+        if a in shapes and b in shapes:
+            shapes[a] = torch.Size((ranks[layer], shapes[a][1]))
+            shapes[b] = torch.Size((shapes[b][0], ranks[layer]))
+    check_arrays(arrays, shapes)
+    return ranks
+
+
+def _peft_settings(
+    config: AdapterConfig,
+    modules: Mapping[str, nn.Module],
+    widened: Mapping[str, int] | None = None,
+) -> Any:
     """PEFT's own configuration for factors on exactly these modules, by full path."""
     from peft import LoraConfig
 
+    ranks = _ranks(config.rank_pattern, modules)
+    alphas = {}
+    for wire, rank in (widened or {}).items():
+        path = wire.removeprefix(WIRE_PREFIX)
+        planned = ranks.get(path, config.rank)
+        if rank != planned:
+            ranks[path], alphas[path] = rank, _alpha(config, planned, rank)
     return LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         target_modules=list(modules),
         fan_in_fan_out=any(_is_transposed(module) for module in modules.values()),
         lora_dropout=config.dropout,
-        rank_pattern=_ranks(config.rank_pattern, modules),
+        rank_pattern=ranks,
+        alpha_pattern=alphas,
         use_rslora=config.use_rslora,
         bias="none",
         task_type="CAUSAL_LM",
@@ -217,6 +257,12 @@ def _ranks(pattern: Mapping[str, int], modules: Iterable[str]) -> dict[str, int]
             raise BadInput(f"[adapter] rank_pattern: {key!r} matches none of the targets")
         ranks |= dict.fromkeys(found, pattern[key])
     return ranks
+
+
+def _alpha(config: AdapterConfig, planned: int, rank: int) -> float:
+    """The alpha with which factors of ``rank`` are scaled as those of the planned one."""
+    share = rank / planned
+    return config.alpha * (math.sqrt(share) if config.use_rslora else share)
 
 
 def _is_linear(module: nn.Module) -> bool:

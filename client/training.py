@@ -22,6 +22,7 @@ from wardround.client.lora import factor_groups
 from wardround.client.optimizers import Descent, Moments, OptimizerConfig
 from wardround.client.sampling import Sample, Units, draw
 from wardround.client.schedules import Schedule
+from wardround.client.smoothing import smooth
 from wardround.client.trainable import Trainable
 from wardround.privacy.clipping import Clipped
 from wardround.privacy.errors import PolicyRefused, WardroundError
@@ -46,12 +47,14 @@ class TrainingConfig(OptimizerConfig):
         schedule: The learning rate over the study.
         keep_state: Go on with the moments of the round before, which stay at the hospital; by
             default an optimizer starts afresh every round.
+        smoothing: Smooth noised gradients of LoRA factors along features.
     """
 
     proximal_mu: float = 0.0
     micro_batch: int | Literal["auto"] = 64
     schedule: Schedule = field(default_factory=Schedule)
     keep_state: bool = False
+    smoothing: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -190,13 +193,16 @@ def _noised_steps(
 ) -> tuple[Noised, bool]:
     """Steps on noised gradients, and whether any unit was in any of them."""
     model, drift, looked = from_coordinator(arrays), round_.drift(arrays), False
+    filtered = smooth if round_.training.smoothing else dict
     for number in range(1, round_.plan.steps + 1):
         sample = round_.draw(number)
         looked = looked or bool(sample.members)
         deviation = session.noise_deviation
         noised = session.privatise(clip(sample), round_.reservation, round_.stream)
         move = partial(descent.step, factor=round_.factor(number), noise_deviation=deviation)
-        model = model.combine(noised.then(drift.correct).then(move), lambda _, after: after)
+        model = model.combine(
+            noised.then(filtered).then(drift.correct).then(move), lambda _, after: after
+        )
         round_.on_step(number, round_.plan.steps)
     return model.then(lambda after: _difference(after, arrays)), looked
 

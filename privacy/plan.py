@@ -41,6 +41,7 @@ class RoundPlan:
         ledger_head: Where the coordinator last saw this hospital's ledger; signed with the plan, it
             is the outside witness that shows a ledger restored from an old copy.
         trains: Names of the arrays that may change and come back; all of them when empty.
+        keeps: Names that train too and never leave the hospital.
         turns: Names that move in a local step, step after step in turn; all in every step when
             empty.
         secure: The secure sum that the update goes into, or None where it goes out by itself.
@@ -64,6 +65,7 @@ class RoundPlan:
     privacy: PrivacyPlan
     ledger_head: LedgerHead | None = None
     trains: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
     turns: tuple[tuple[str, ...], ...] = ()
     secure: SecureSum | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -77,8 +79,10 @@ class RoundPlan:
         bound("rounds", self.rounds, self.rounds >= 1, "1 or more")
         bound("round", self.round, 1 <= self.round <= self.rounds, f"in 1..{self.rounds}")
         if self.turns:
-            moving = set().union(*self.turns)
-            bound("turns", self.turns, moving == set(self.trains), "made of the names in trains")
+            moving, training = set().union(*self.turns), {*self.trains, *self.keeps}
+            bound("turns", self.turns, moving == training, "made of the names in trains and keeps")
+        if self.keeps and self.secure is not None:
+            raise ValueError("keeps names arrays; a secure sum takes everything that trains")
         if self.privacy.mode is Mode.DISTRIBUTED:
             if self.secure is None:
                 raise ValueError("mode is distributed; a share of noise needs a secure sum")

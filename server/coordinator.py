@@ -243,11 +243,12 @@ class Coordinator:
             rank = self._agenda.ranks.get(name)
             if rank not in briefs:
                 briefs[rank] = strategy.brief(state, number, rank)
-                blocks[rank] = encode(header, briefs[rank].arrays)
+                sent = {**briefs[rank].arrays, **briefs[rank].background}
+                blocks[rank] = encode(header, sent)
             brief, block = briefs[rank], blocks[rank]
             own = strategy.corrections(state, name) if isinstance(strategy, Correcting) else {}
             if own:
-                block = encode(header, {**brief.arrays, **own})
+                block = encode(header, {**brief.arrays, **brief.background, **own})
             orders[name] = _Order(self._plan(name, number, brief, block), brief, block, rank)
         return orders
 
@@ -269,6 +270,7 @@ class Coordinator:
             privacy=agenda.privacy(self._declared[hospital]),
             ledger_head=self._heads.get(hospital),
             trains=brief.trains,
+            keeps=brief.keeps,
             turns=brief.turns,
             adapter={**agenda.adapter(hospital), **brief.adapter},
             training={**agenda.training, **brief.training},

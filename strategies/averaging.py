@@ -3,25 +3,27 @@
 A strategy says which arrays move in a round and, if it likes, what is done to the state
 afterwards; everything else is here. Every hospital counts the same, because a weight by number of
 records would itself tell how many records there are. The mean is linear in the updates, so it may
-also be handed their sum: all of these strategies work under secure aggregation.
+also be handed their sum: all of these strategies work under secure aggregation. Hospitals of a
+lower rank train the first rows of A and columns of B; the rest is background to them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
-from wardround.strategies.base import (
-    Aggregation,
-    Arrays,
-    Brief,
-    Model,
-    State,
-    Update,
-    adapter_arrays,
-)
+from wardround.strategies.base import Arrays, Brief, Model, State, SummingAggregation, Update
+from wardround.strategies.factors import adapter, cut, cut_off, pad, pick, write_background
+
+
+def require_like(change: Arrays, expected: Arrays) -> None:
+    """Raise ``ValueError`` unless names and shapes are those expected."""
+    odd = sorted(change.keys() ^ expected.keys())
+    if odd:
+        raise ValueError(f"array {odd[0]!r} is missing or unknown")
+    for name, array in change.items():
+        if array.shape != expected[name].shape:
+            raise ValueError(f"array {name!r} has shape {tuple(array.shape)}")
 
 
 class MeanOfChanges:
@@ -31,14 +33,9 @@ class MeanOfChanges:
         self._sum = {name: torch.zeros_like(a, dtype=torch.float64) for name, a in arrays.items()}
         self._count = 0
 
-    def add(self, update: Update) -> None:
-        """Take in one hospital's change."""
-        self.add_sum(update.change, 1)
-
     def add_sum(self, total: Arrays, count: int) -> None:
         """Take in the sum of ``count`` hospitals' changes."""
-        if total.keys() != self._sum.keys():
-            raise ValueError(f"expected changes of {sorted(self._sum)}, found {sorted(total)}")
+        require_like(total, self._sum)
         for name, held in self._sum.items():
             held += total[name]
         self._count += count
@@ -63,23 +60,29 @@ class Averaging:
 
     def moving(self, state: Arrays, round_number: int) -> tuple[str, ...]:
         """Names of the arrays that move in this round; all of them unless a strategy says less."""
-        return tuple(adapter_arrays(state))
+        return tuple(adapter(state))
 
     def settle(self, state: State, round_number: int) -> State:
         """The state after the mean change was added; strategies may give it another form."""
         return state
 
     def brief(self, state: Arrays, round_number: int, rank: int | None = None) -> Brief:
-        """The whole adapter, and which part of it moves."""
-        return Brief(adapter_arrays(state), self.moving(state, round_number))
+        """The whole adapter, or as much of it as the rank holds, and which part of it moves."""
+        arrays, moving = adapter(state), self.moving(state, round_number)
+        if rank is None:
+            return Brief(arrays, moving)
+        rest: dict[str, Tensor] = {}
+        for layer, product in cut_off(arrays, rank).items():
+            rest |= write_background(layer, product)
+        return Brief(cut(arrays, rank), moving, background=rest)
 
-    def begin(self, state: Arrays, round_number: int) -> Aggregation:
+    def begin(self, state: Arrays, round_number: int) -> SummingAggregation:
         """An empty mean."""
         return _Round(self, state, round_number)
 
     def deploy(self, state: Arrays) -> Model:
         """The adapter as it is."""
-        return Model(adapter_arrays(state))
+        return Model(adapter(state))
 
 
 class _Round:
@@ -87,11 +90,16 @@ class _Round:
 
     def __init__(self, strategy: Averaging, state: Arrays, round_number: int) -> None:
         self._strategy, self._state, self._number = strategy, state, round_number
-        self._mean = MeanOfChanges(_pick(state, strategy.moving(state, round_number)))
+        self._moving = pick(state, strategy.moving(state, round_number))
+        self._mean = MeanOfChanges(self._moving)
 
     def add(self, update: Update) -> None:
         """Take in one hospital's change."""
-        self._mean.add(update)
+        if update.rank is None:
+            self._mean.add_sum(update.change, 1)
+            return
+        require_like(update.change, cut(self._moving, update.rank))
+        self._mean.add_sum(pad(update.change, self._moving), 1)
 
     def add_sum(self, total: Arrays, count: int) -> None:
         """Take in the sum of ``count`` hospitals' changes."""
@@ -104,8 +112,3 @@ class _Round:
             for name, change in self._mean.mean().items()
         }
         return self._strategy.settle({**self._state, **moved}, self._number)
-
-
-def _pick(arrays: Arrays, names: Iterable[str]) -> dict[str, Tensor]:
-    """The arrays called ``names``."""
-    return {name: arrays[name] for name in names}

@@ -28,15 +28,19 @@ class Brief:
     Attributes:
         arrays: Values the hospital starts from, by wire name.
         trains: Names among them that may change; the changes of these, and no more, come back.
-        turns: Names that move in a local step, step after step in turn; all of ``trains`` in
-            every step when empty.
+        keeps: Names that train too and never leave the hospital, which starts them at zero.
+        turns: Names that move in a local step, step after step in turn; all that train, in every
+            step, when empty.
+        background: Frozen products added to layers of the model (``strategies.factors``).
         adapter: Settings laid over the study's ``[adapter]``.
         training: Settings laid over the study's ``[training]``.
     """
 
     arrays: Arrays
     trains: tuple[str, ...]
+    keeps: tuple[str, ...] = ()
     turns: tuple[tuple[str, ...], ...] = ()
+    background: Arrays = field(default_factory=dict)
     adapter: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
 
@@ -71,9 +75,11 @@ class Model:
 
     Attributes:
         arrays: The adapter's arrays, by wire name.
+        background: Frozen products beside it (``strategies.factors``).
     """
 
     arrays: Arrays
+    background: Arrays = field(default_factory=dict)
 
 
 class Aggregation(Protocol):
@@ -81,12 +87,6 @@ class Aggregation(Protocol):
 
     def add(self, update: Update) -> None:
         """Take in one hospital's change."""
-
-    def add_sum(self, total: Arrays, count: int) -> None:
-        """Take in the sum of ``count`` hospitals' changes, none of which was seen alone.
-
-        Only where the strategy's traits say ``secure_aggregation``.
-        """
 
     def finish(self) -> State:
         """The next state.
@@ -102,6 +102,13 @@ class Correcting(Protocol):
 
     def corrections(self, state: Arrays, hospital: str) -> State:
         """What one hospital is sent to be added to its gradients, under names for the wire."""
+
+
+class SummingAggregation(Aggregation, Protocol):
+    """An aggregate that needs no single update: of strategies with ``secure_aggregation``."""
+
+    def add_sum(self, total: Arrays, count: int) -> None:
+        """Take in the sum of ``count`` hospitals' changes, none of which was seen alone."""
 
 
 class Strategy(Protocol):
@@ -126,8 +133,3 @@ class Strategy(Protocol):
 
     def deploy(self, state: Arrays) -> Model:
         """The model that this state stands for."""
-
-
-def adapter_arrays(state: Arrays) -> State:
-    """The part of a state that hospitals may see."""
-    return {name: array for name, array in state.items() if not name.startswith(SERVER)}

@@ -37,7 +37,7 @@ class Traits:
         noise: How noise of standard deviation s per number shows in the squared product B·A.
         exact: Whether the aggregate is the exact mean of the products.
         mixed_ranks: Whether hospitals may have different ranks.
-        alternates: Whether other arrays move from round to round, or from step to step.
+        alternates: Whether what moves is another in each round or step, by name or by meaning.
         personal: Whether a part stays at each hospital, so that there is no one final model.
         secure_aggregation: Whether the sum of the updates is enough.
         needs_single_updates: Why it is not; empty when it is.
@@ -83,6 +83,8 @@ class StrategyListing:
         return {"name": self.name, "summary": self.summary, "paper": self.paper, **traits}
 
 
+_SINGLE = "products of factors are not linear in what hospitals send"
+
 _LISTINGS = (
     StrategyListing(
         "fedavg",
@@ -90,6 +92,95 @@ _LISTINGS = (
         "McMahan et al. (2017); Liu et al. (2023), DP-LoRA",
         "wardround.strategies.fedavg:FedAvg",
         Traits("A, B", "r(m+n)", "r(m+n)", "s² + s⁴", exact=False),
+    ),
+    StrategyListing(
+        "ffa",
+        "A is drawn once and frozen; mean of B",
+        "Sun et al. (2024), FFA-LoRA",
+        "wardround.strategies.ffa:Ffa",
+        Traits("B", "rm", "r(m+n)", "s²", exact=True, mixed_ranks=True),
+    ),
+    StrategyListing(
+        "rolora",
+        "Mean of B in odd rounds, of A in even ones",
+        "Chen et al. (2025), RoLoRA",
+        "wardround.strategies.rolora:RoLora",
+        Traits("B or A", "rm or rn", "r(m+n)", "s²", exact=True, mixed_ranks=True, alternates=True),
+    ),
+    StrategyListing(
+        "fedsvd",
+        "As ffa, and A becomes right singular vectors of B·A between rounds",
+        "Lee et al. (2025), FedSVD",
+        "wardround.strategies.fedsvd:FedSvd",
+        Traits("B", "rm", "r(m+n)", "s²", exact=True, mixed_ranks=True, alternates=True),
+    ),
+    StrategyListing(
+        "fed_sb",
+        "Mean of a square R between frozen factors",
+        "Singhal et al. (2025), Fed-SB; Ponkshe et al. (2024), LoRA-SB",
+        "wardround.strategies.fed_sb:FedSb",
+        Traits("R", "r²", "r(m+n+r)", "s² on r² numbers", exact=True),
+    ),
+    StrategyListing(
+        "fedsa",
+        "Mean of A; every hospital keeps its own B",
+        "Guo et al. (2025), FedSA-LoRA",
+        "wardround.strategies.fedsa:FedSa",
+        Traits("A", "rn", "rn", "s² + s⁴, at home", exact=True, personal=True),
+    ),
+    StrategyListing(
+        "la_lora",
+        "B and A move in turn, step by step; mean of both",
+        "Liu et al. (2026), LA-LoRA",
+        "wardround.strategies.la_lora:LaLora",
+        Traits(
+            "A, B", "r(m+n)", "r(m+n)", "s² a step, s² + s⁴ a round", exact=False, alternates=True
+        ),
+    ),
+    StrategyListing(
+        "flora",
+        "Products are stacked into the frozen background; fresh factors every round",
+        "Wang et al. (2024), FLoRA",
+        "wardround.strategies.flora:Flora",
+        Traits(
+            "A, B",
+            "r(m+n)",
+            "up to min(TKr, m, n)(m+n) in round T",
+            "s² + s⁴, for ever",
+            exact=True,
+            mixed_ranks=True,
+            needs_single_updates=_SINGLE,
+        ),
+    ),
+    StrategyListing(
+        "fedex",
+        "Mean of A and B, and what that gets wrong into the frozen background",
+        "Singhal et al. (2025), FedEx-LoRA",
+        "wardround.strategies.fedex:FedEx",
+        Traits(
+            "A, B",
+            "r(m+n)",
+            "up to min(T(K-1)r, m, n)(m+n) in round T",
+            "s² + s⁴",
+            exact=True,
+            mixed_ranks=True,
+            needs_single_updates=_SINGLE,
+        ),
+    ),
+    StrategyListing(
+        "flexlora",
+        "Mean product, cut to each rank by QR and a small singular value decomposition",
+        "Bai et al. (2024), FlexLoRA; Liu et al. (2025), HLoRA",
+        "wardround.strategies.flexlora:FlexLora",
+        Traits(
+            "A, B",
+            "r(m+n)",
+            "r(m+n)",
+            "s² + s⁴, cut to r columns",
+            exact=True,
+            mixed_ranks=True,
+            needs_single_updates=_SINGLE,
+        ),
     ),
 )
 
@@ -105,6 +196,23 @@ def find_listing(name: str) -> StrategyListing:
     if name not in by_name:
         raise BadInput(f"[strategy] name is {name!r}: no such strategy{nearest(name, [*by_name])}")
     return by_name[name]
+
+
+def require_secure_aggregation(name: str) -> None:
+    """Refuse a strategy that must see single updates.
+
+    Raises:
+        BadInput: With the reason, and the strategies that need nothing but the sum.
+    """
+    reason = find_listing(name).traits.needs_single_updates
+    if reason:
+        able = ", ".join(
+            entry.name for entry in list_strategies() if entry.traits.secure_aggregation
+        )
+        raise BadInput(
+            f"[strategy] name is {name!r}, which does not work under secure aggregation: {reason}; "
+            f"use one of {able}"
+        )
 
 
 def make_strategy(

@@ -58,13 +58,20 @@ class HospitalsSection:
     Attributes:
         count: How many hospitals.
         policy: Policy file of all of them, relative to the study file.
+        ranks: Each hospital's adapter rank, up to the one in ``[adapter]``; all have that one when
+            empty.
     """
 
     count: int
     policy: Path
+    ranks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _check("count", self.count, 1 <= self.count <= 10_000, "between 1 and 10000")
+        fits = not self.ranks or len(self.ranks) == self.count
+        _check("ranks", list(self.ranks), fits, f"one rank for each of {self.count} hospitals")
+        positive = all(rank >= 1 for rank in self.ranks)
+        _check("ranks", list(self.ranks), positive, "made of ranks of 1 or more")
 
 
 @dataclass(frozen=True)

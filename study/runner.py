@@ -22,6 +22,8 @@ from flwr.serverapp import Grid
 from wardround.client.change_noise import change_deviation
 from wardround.client.custodian import Surroundings
 from wardround.client.gradients import Workload
+from wardround.client.layers import background
+from wardround.client.lora import AdapterConfig
 from wardround.client.optimizers import Optimizer
 from wardround.client.schedules import Shape
 from wardround.client.tasks.registry import find_task
@@ -36,8 +38,9 @@ from wardround.server.coordinator import Agenda, Coordinator, Desk, Observer
 from wardround.server.page import write_page
 from wardround.strategies.base import Model, Strategy
 from wardround.strategies.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from wardround.strategies.factors import widened
 from wardround.strategies.parts import Surrounding, read_parts
-from wardround.strategies.registry import make_strategy
+from wardround.strategies.registry import find_listing, list_strategies, make_strategy
 from wardround.study.config import Study
 from wardround.study.engines.in_process import run_in_process
 from wardround.study.run_folder import RunFolder
@@ -114,6 +117,7 @@ def check_study(study: Study) -> None:
     """Refuse what cannot run before anything is written: task, strategy, adapter, training."""
     where = str(study.path)
     strategy_of(study)
+    check_ranks(study)
     task = find_task(study.study.task)
     task.check(study.task)
     if study.privacy.unit not in (*task.units, Unit.SITE):
@@ -151,6 +155,39 @@ def _surrounding(study: Study) -> Surrounding:
 def _training(study: Study) -> TrainingConfig:
     """The optimizer's settings."""
     return from_table(TrainingConfig, study.training, f"{study.path} [training]")
+
+
+def check_ranks(study: Study) -> None:
+    """Refuse ranks of single hospitals that the strategy or the adapter cannot have.
+
+    Raises:
+        BadInput: Naming what can be done instead.
+    """
+    ranks, where = study.hospitals.ranks, f"{study.path} [hospitals] ranks"
+    if "core" in study.adapter:
+        raise BadInput(f"{study.path} [adapter] core is for strategies to set; remove it")
+    if not ranks:
+        return
+    listing = find_listing(study.strategy.name)
+    if not listing.traits.mixed_ranks:
+        able = ", ".join(entry.name for entry in list_strategies() if entry.traits.mixed_ranks)
+        raise BadInput(f"{where}: strategy {listing.name!r} needs equal ranks; use one of {able}")
+    adapter = AdapterConfig.from_table(study.adapter, f"{study.path} [adapter]")
+    if max(ranks) > adapter.rank:
+        raise BadInput(f"{where} holds {max(ranks)}; [adapter] rank is {adapter.rank}, the most")
+    for rank in ranks:
+        try:
+            adapter.at_rank(rank)
+        except ValueError as error:
+            raise BadInput(f"{where}: {error}") from error
+
+
+def adapter_of(study: Study, rank: int | None) -> Mapping[str, Any]:
+    """The ``[adapter]`` table of a hospital of this rank; None is the study's own."""
+    if rank is None:
+        return study.adapter
+    config = AdapterConfig.from_table(study.adapter).at_rank(rank)
+    return {**study.adapter, "rank": config.rank, "alpha": config.alpha}
 
 
 def prepare(study: Study, workbench: Workbench) -> Workload:
@@ -214,6 +251,7 @@ def _run_rounds(
 ) -> Checkpoint:
     """The rounds, through the engine."""
     study, facts = folder.study, folder.facts
+    ranks = dict(zip(facts.hospitals, study.hospitals.ranks, strict=False))
     agenda = Agenda(
         study=study.study.name,
         run=facts.run,
@@ -223,10 +261,11 @@ def _run_rounds(
         base_sha256=study.model.sha256,
         model=asdict(study.model.loading),
         privacy=partial(study.privacy_plan, facts.noise_multiplier),
-        adapter=lambda hospital: study.adapter,
+        adapter=lambda hospital: adapter_of(study, ranks.get(hospital)),
         training=study.training,
         task_config=study.task,
         deviation=partial(change_deviation, training=_training(study)),
+        ranks=ranks,
     )
     desk = Desk(
         folder=folder.path,
@@ -269,9 +308,11 @@ class _Evaluation:
         if number not in known:
             workload = prepare(self._study, self._workbench)  # a hospital may have put in another
             workload.trainable.write(model.arrays)
-            scores = workload.task.evaluate(
-                workload.trainable.model, workload.tokenizer, self._probes, self._study.task
-            )
+            adapted = workload.trainable.model
+            with background(adapted, model.background):
+                scores = workload.task.evaluate(
+                    adapted, workload.tokenizer, self._probes, self._study.task
+                )
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"round": number, **scores}) + "\n")
             return scores
@@ -286,7 +327,7 @@ def publish(folder: RunFolder, outcome: Outcome, workbench: Workbench) -> None:
     workload.task.export(
         workload.trainable,
         study.adapter,
-        model.arrays,
+        widened(model.arrays, model.background),
         study.model.base,
         folder.path / "adapter",
         note,
