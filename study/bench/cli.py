@@ -117,6 +117,17 @@ def ranking(
     _show(ranking_benchmark(candidates, queries, repeats=repeats, say=_say(as_json)), as_json)
 
 
+@bench_app.command(epilog="Example: [bold]wardround bench robust --json[/bold]")
+def robust(
+    draws: Annotated[int, typer.Option(min=5, help="Draws of every synthetic setting.")] = 60,
+    as_json: AsJson = False,
+) -> None:
+    """What robust rules withstand, and what noise leaves of it (docs/robustness.md)."""
+    from wardround.study.bench.robust import robust_benchmark
+
+    _show(robust_benchmark(draws), as_json)
+
+
 @bench_app.command(name="all", epilog="Example: [bold]wardround bench all --json[/bold]")
 def all_(as_json: AsJson = False) -> None:
     """Everything above with its defaults, one after the other."""

@@ -27,6 +27,9 @@ from wardround.strategies.checkpoint import Checkpoint, load_checkpoint
 from wardround.strategies.codec import decode, encode
 from wardround.strategies.composed import Composed
 from wardround.strategies.fedavg import FedAvg
+from wardround.strategies.parts import Surrounding
+from wardround.strategies.registry import make_strategy
+from wardround.strategies.robust.base import TooFewAnswers
 from wardround.strategies.scaffold import Scaffold
 from wardround.strategies.wire import read_request, reply_content
 from wardround.study.engines.in_process import InProcessGrid
@@ -415,6 +418,37 @@ def test_an_old_answer_sent_on_by_another_does_not_shut_its_hospital_out(
     # Round 1: east answers before there is anything to replay. Round 2: north and west only.
     assert torch.equal(final.arrays["b"], torch.full((4,), 3.0 + 4.0))
     assert len(west.asked) == 2
+
+
+@pytest.mark.fault
+def test_one_of_eight_cannot_turn_the_model_round(tmp_path: Path) -> None:
+    """Seven hospitals send changes around 1, one sends -10: the mean is negative, the rule holds.
+
+    The bound with honest changes of ten numbers within 0.3 of 1 each: within 0.3 sqrt(10) of all
+    ones, times (1 - 1/8) / sqrt(1 - 2/8). A mean is (7 - 10) / 8.
+    """
+    consortium = Consortium(tmp_path)
+    steps = [0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, -10.0]
+    consortium.fakes = {
+        f"h{i}": Fake(f"h{i}", step, consortium.key.public) for i, step in enumerate(steps)
+    }
+    consortium.members = {name: fake.key.public for name, fake in consortium.fakes.items()}
+    plain = consortium.run()
+    assert torch.allclose(plain.arrays["b"], torch.full((4,), -3 / 8))
+    around = Surrounding(hospitals=8)
+    consortium.strategy = make_strategy("fedavg", {"robust": "geometric-median"}, around=around)
+    held = consortium.run()
+    assert float((held.arrays["b"] - 1).norm()) <= 7 / 8 / 0.75**0.5 * 0.3 * 10**0.5
+    assert float((held.arrays["b"] - 1).abs().max()) < 0.3
+
+
+def test_too_few_answers_for_a_rule_stop_the_run(consortium: Consortium) -> None:
+    around = Surrounding(hospitals=3)
+    consortium.strategy = make_strategy("fedavg", {"robust": "median"}, around=around)
+    consortium.fakes["west"].answer = refusal
+    with pytest.raises(TooFewAnswers, match="needs 3 answers to hold its bound; 2 came"):
+        consortium.run()
+    assert not (consortium.folder / "checkpoint").exists()
 
 
 def test_corrections_go_to_their_own_hospital(consortium: Consortium) -> None:
