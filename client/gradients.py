@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wardround.client.engine.accumulate import UnitAccumulator
 from wardround.client.engine.base import Engine, check_losses
-from wardround.client.sampling import Sample
-from wardround.client.tasks.base import Batch, Record, Task, TaskConfig, WritesRecords
+from wardround.client.sampling import Sample, Units
+from wardround.client.tasks.base import Batch, Task, TaskConfig, WritesRecords
 from wardround.client.trainable import Trainable
 from wardround.privacy.clipping import Clipped
 from wardround.privacy.session import Session
@@ -81,15 +82,15 @@ def clipped_sum(workload: Workload, sample: Sample, session: Session, micro_batc
         workload: Task, model and engine.
         sample: The units of this step.
         session: Says how long a gradient may be.
-        micro_batch: Units whose gradients are in memory at once; changes nothing but that.
+        micro_batch: Units whose gradients are in memory at once; changes nothing but that. A unit
+            of more records than this goes through in pieces, where the task's records add up.
 
-    Privacy: one unit more or less moves it by the session's clip norm at most.
+    Privacy: one unit more or less moves it by the session's clip norm at most. Pieces of a unit are
+    added up before it is clipped, once.
     """
     total = session.clipped_sum(workload.trainable.shapes)
-    for batch, places in _batches(workload, sample.records, micro_batch):
-        losses = partial(workload.task.losses, workload.trainable.model, batch)
-        gradients = workload.engine.gradients(losses, batch.unit_of_row, batch.units)
-        total.add(gradients, [sample.members[place] for place in places])
+    for places, pieces in _micro_batches(workload, sample.records, micro_batch):
+        total.add(_per_unit(workload, pieces), [sample.members[place] for place in places])
     return total.close()
 
 
@@ -104,20 +105,54 @@ def mean_gradient(workload: Workload, sample: Sample, micro_batch: int) -> dict[
         name: torch.zeros(p.shape, dtype=torch.float64, device=p.device)
         for name, p in parameters.items()
     }
-    for batch, _ in _batches(workload, sample.records, micro_batch):
-        losses = check_losses(workload.task.losses(workload.trainable.model, batch), batch.units)
-        found = torch.autograd.grad(losses.sum(), list(parameters.values()), allow_unused=True)
-        for name, gradient in zip(parameters, found, strict=True):
-            if gradient is not None:
-                total[name] += gradient.double() / len(sample.records)
+    for _, pieces in _micro_batches(workload, sample.records, micro_batch):
+        for piece in pieces:
+            batch = _collate(workload, piece)
+            losses = workload.task.losses(workload.trainable.model, batch)
+            summed = check_losses(losses, batch.units).sum()
+            found = torch.autograd.grad(summed, list(parameters.values()), allow_unused=True)
+            for name, gradient in zip(parameters, found, strict=True):
+                if gradient is not None:
+                    total[name] += gradient.double() / len(sample.records)
     return total
 
 
-def _batches(
-    workload: Workload, records: Sequence[Sequence[Record]], micro_batch: int
-) -> Iterator[tuple[Batch, range]]:
-    """The task's batches of at most so many units, and their places in the sample."""
-    for start in range(0, len(records), micro_batch):
-        places = range(start, min(start + micro_batch, len(records)))
-        members = [records[place] for place in places]
-        yield workload.task.collate(members, workload.tokenizer, workload.task_config), places
+def _per_unit(workload: Workload, pieces: Sequence[Units]) -> dict[str, Tensor]:
+    """One gradient a unit: of several units together, or of one unit added up from its pieces."""
+    if len(pieces) == 1:
+        return _gradients(workload, pieces[0])
+    whole = UnitAccumulator(1)
+    for piece in pieces:
+        whole.add(_gradients(workload, piece), [0])
+    return whole.close()
+
+
+def _gradients(workload: Workload, units: Units) -> dict[str, Tensor]:
+    """One gradient a unit out of one pass."""
+    batch = _collate(workload, units)
+    losses = partial(workload.task.losses, workload.trainable.model, batch)
+    return workload.engine.gradients(losses, batch.unit_of_row, batch.units)
+
+
+def _micro_batches(
+    workload: Workload, records: Units, micro_batch: int
+) -> Iterator[tuple[list[int], list[Units]]]:
+    """Places in the sample and what goes through the model for them, pass by pass.
+
+    At most ``micro_batch`` units in one pass; or one large unit in several.
+    """
+    adds_up = getattr(workload.task, "records_add_up", False)
+    large = [n for n, unit in enumerate(records) if adds_up and len(unit) > micro_batch]
+    small = [n for n in range(len(records)) if n not in set(large)]
+    for start in range(0, len(small), micro_batch):
+        places = small[start : start + micro_batch]
+        yield places, [[records[place] for place in places]]
+    for place in large:
+        unit = records[place]
+        cuts = range(0, len(unit), micro_batch)
+        yield [place], [[unit[cut : cut + micro_batch]] for cut in cuts]
+
+
+def _collate(workload: Workload, units: Units) -> Batch:
+    """The task's rows for these units."""
+    return workload.task.collate(units, workload.tokenizer, workload.task_config)

@@ -95,7 +95,11 @@ class WritesRecords(Protocol):
 
 
 class Task(Protocol):
-    """Everything a task may know. A task has no state: one object serves all hospitals."""
+    """Everything a task may know. A task has no state: one object serves all hospitals.
+
+    A task may also say ``records_add_up = True``: a unit's loss is the sum of its records' losses,
+    so a unit with very many records can go through the model in pieces.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]

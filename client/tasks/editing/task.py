@@ -86,6 +86,7 @@ class EditingTask:
     summary: ClassVar[str] = (
         "Correct a language model's medical facts (MedLaSA, LoRA or whole layers)"
     )
+    records_add_up: ClassVar[bool] = True
     units: ClassVar[tuple[Unit, ...]] = (Unit.RECORD, Unit.PATIENT, Unit.CLINICIAN)
 
     def check(self, config: TaskConfig) -> None:

@@ -6,6 +6,7 @@ forward pass knows what they mean.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wardround.client.engine import FusedEngine, choose_engine
+from wardround.client.engine.kinds import lora as lora_kind
 from wardround.client.lora import AdapterConfig, attach_lora
 
 EXACT = 1e-9
@@ -113,6 +115,16 @@ def test_a_base_somebody_watches_is_called(kit: Any) -> None:
         found = attached.gradients(case.losses, case.unit_of_row, case.units)
     assert len(calls) == len(layers(case.trainable))
     assert kit.worst(found, expected) < EXACT
+
+
+def test_without_bitsandbytes_there_are_no_quantised_layers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import peft.tuners.lora
+
+    monkeypatch.delattr(peft.tuners.lora, "bnb", raising=False)
+    monkeypatch.setitem(sys.modules, "peft.tuners.lora.bnb", None)
+    assert lora_kind._lora_types() == [LoraLinear]
 
 
 @pytest.mark.parametrize("reentrant", [True, False])

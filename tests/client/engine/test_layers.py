@@ -180,6 +180,32 @@ def test_unknown_layers_go_to_opacus(kit: Any) -> None:
     assert kit.worst(gradients(trainable, x, "auto"), oracle(kit, trainable, x)) < EXACT
 
 
+@pytest.mark.parametrize("engine", ["fused", "auto"])
+def test_lora_prompt_and_head_together(kit: Any, engine: str) -> None:
+    """LoRA on a language model, a soft prompt in front of it and a small head behind, as one."""
+
+    class Prompted(nn.Module):
+        def __init__(self, language_model: nn.Module) -> None:
+            super().__init__()
+            self.inner = language_model
+            self.prompt = PerRow(torch.zeros(2, 32))
+            self.head = nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 3))
+
+        def forward(self, entries: Tensor) -> Tensor:
+            words = self.inner.get_input_embeddings()(entries)
+            rows = torch.cat([self.prompt(len(entries)), words], 1)
+            decoder = self.inner.base_model.model.model
+            return self.head(decoder(inputs_embeds=rows, use_cache=False).last_hidden_state)
+
+    lora = kit.lora("llama")
+    net = small_net(kit, lambda: Prompted(lora.model))
+    ends = {name.split(".")[0] for name in net.parameters}
+    assert ends == {"inner", "prompt", "head"}
+    expected = oracle(kit, net, ENTRIES)
+    assert kit.worst(gradients(net, ENTRIES, engine), expected) < EXACT
+    assert choose_engine(net, engine).name == "fused"
+
+
 def test_a_subclass_does_not_inherit_a_kind(kit: Any) -> None:
     class Shifted(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:

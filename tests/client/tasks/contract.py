@@ -147,6 +147,15 @@ def removing_a_unit_moves_the_clipped_sum_by_the_clip_norm_at_most(case: TaskCas
         assert moved <= clip_norm * (1 + 1e-5)
 
 
+def records_that_are_said_to_add_up_do(case: TaskCase) -> None:
+    if not getattr(case.task, "records_add_up", False):
+        return
+    trainable = case.adapted()
+    apart = case.losses(trainable, case.units)
+    (together,) = case.losses(trainable, [[record for unit in case.units for record in unit]])
+    torch.testing.assert_close(together, apart.sum(), **EXACT)
+
+
 def evaluation_looks_and_does_not_touch(case: TaskCase) -> None:
     trainable = case.adapted()
     before = {name: value.clone() for name, value in trainable.model.state_dict().items()}
@@ -231,6 +240,7 @@ CHECKS: tuple[Callable[[TaskCase], None], ...] = (
     gradients_are_those_of_single_units,
     engines_agree_with_autograd,
     removing_a_unit_moves_the_clipped_sum_by_the_clip_norm_at_most,
+    records_that_are_said_to_add_up_do,
     evaluation_looks_and_does_not_touch,
     adapter_comes_off_and_leaves_the_base_as_it_was,
     export_holds_the_values_it_was_given,

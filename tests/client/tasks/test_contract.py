@@ -33,6 +33,13 @@ class BatchCentred(EditingTask):
         return losses * losses.mean()
 
 
+class Squared(EditingTask):
+    """Broken on purpose: says that records add up, and takes the square of their sum."""
+
+    def losses(self, model, batch):
+        return super().losses(model, batch).square()
+
+
 class LeftPadded(EditingTask):
     """Broken on purpose: padding on the left without position ids shifts what a row means."""
 
@@ -65,6 +72,7 @@ def _stack(rows):
         (BatchCentred, "nothing_couples_units"),
         (BatchCentred, "removing_a_unit_moves_the_clipped_sum_by_the_clip_norm_at_most"),
         (LeftPadded, "nothing_couples_units"),
+        (Squared, "records_that_are_said_to_add_up_do"),
     ],
 )
 def test_broken_twin_fails_the_suite(broken, caught_by, case, all_checks):

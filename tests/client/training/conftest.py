@@ -35,7 +35,8 @@ class Regression:
     name = "regression"
     units = (Unit.RECORD, Unit.PATIENT)
 
-    def __init__(self) -> None:
+    def __init__(self, records_add_up: bool = False) -> None:
+        self.records_add_up = records_add_up
         self.seen: list[list[int]] = []
 
     def collate(self, units: Sequence[Sequence[Record]], _: Any, __: Any) -> Batch:

@@ -47,6 +47,47 @@ def test_any_size_gives_the_same_gradient(lab: Any, make_records: Records, size:
         assert float((array - mean[name]).norm()) <= 1e-6 * float(mean[name].norm())
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 11])
+def test_a_unit_of_many_records_is_clipped_once(lab: Any, make_records: Records, size: int) -> None:
+    """Pieces of a patient are added up first. Clipped one by one they would count several times."""
+    units = [*make_records(3), make_records(1, 11)[0], *make_records(2, 2)]
+    sample = sample_of(units)
+    lab.trainable.write(lab.start)
+    with lab.workload.engine:
+        whole = clipped_sum(lab.workload, sample, PLAN, 64).value
+        lab.task.records_add_up = True
+        parts = clipped_sum(lab.workload, sample, PLAN, size).value
+        apart = [clipped_sum(lab.workload, sample_of([[record]]), PLAN, 1).value
+                 for record in units[3]]  # fmt: skip
+        alone = clipped_sum(lab.workload, sample_of([units[3]]), PLAN, size).value
+    lab.task.records_add_up = False
+    mean = mean_gradient(lab.workload, sample, 64)
+    lab.task.records_add_up = True
+    for found, expected in ((parts, whole), (mean_gradient(lab.workload, sample, size), mean)):
+        for name, array in expected.items():
+            assert float((found[name] - array).norm()) <= 1e-6 * float(array.norm())
+
+    def length(value: Any) -> float:
+        return sum(float(array.square().sum()) for array in value.values()) ** 0.5
+
+    assert length(alone) <= PLAN.clip_norm
+    twin = {name: sum(value[name] for value in apart) for name in whole}
+    assert length(twin) > 2 * PLAN.clip_norm
+
+
+def test_pieces_are_no_larger_than_agreed(lab: Any, make_records: Records) -> None:
+    """And a task that does not say its records add up is never cut."""
+    units = [*make_records(3), make_records(1, 11)[0]]
+    lab.trainable.write(lab.start)
+    with lab.workload.engine:
+        clipped_sum(lab.workload, sample_of(units), PLAN, 4)
+        assert lab.task.seen == [[1, 1, 1, 11]]
+        lab.task.seen.clear()
+        lab.task.records_add_up = True
+        clipped_sum(lab.workload, sample_of(units), PLAN, 4)
+        assert lab.task.seen == [[1, 1, 1], [4], [4], [3]]
+
+
 @pytest.mark.parametrize("free", [0, 1, 10**6, 10**9, 10**12])
 @pytest.mark.parametrize("cost", [0, 1, 1000, 10**7])
 def test_what_fits_fits(cost: int, free: int) -> None:
