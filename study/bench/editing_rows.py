@@ -2,7 +2,8 @@
 
 Knows settings; runs nothing. ``private``: how many records must agree before a correction is
 learnt, all four supports in one study. ``located``: the traced layers against all layers at the
-same budget. ``unlike``: hospitals that differ. ``methods``: what trains, under privacy.
+same budget. ``unlike``: hospitals that differ. ``methods``: what edits,
+centrally and without privacy; its rows stand in ``editing_central``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tomli_w
 
 from wardround.privacy.errors import BadInput
 from wardround.privacy.tables import nearest, read_toml
+from wardround.study.bench.editing_central import central_rows
 from wardround.study.config import Study
 from wardround.study.run_folder import RunFolder
 
@@ -127,8 +129,17 @@ def _smaller_budget(draft: RunFolder) -> None:
 
 
 PREPARATIONS: Mapping[str, Callable[[RunFolder], None]] = {ONE_STRICT: _smaller_budget}
+
+
+def _methods() -> Iterable[tuple[str, Change]]:
+    """The central rows, which change no study."""
+    for row in central_rows():
+        yield row.name, lambda study: study
+
+
 TABLES: Mapping[str, Callable[[], Iterable[tuple[str, Change]]]] = {
     "private": _private,
     "located": _located,
     "unlike": _unlike,
+    "methods": _methods,
 }

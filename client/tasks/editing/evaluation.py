@@ -6,7 +6,7 @@ records' owners or of how the model was trained.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -35,6 +35,27 @@ def evaluate_edits(
 ) -> dict[str, float]:
     """All scores, in [0, 1]; those that have nothing to rest on are left out.
 
+    Takes what ``score_edits`` takes.
+
+    Returns:
+        ``exact.seen``, ``token.seen`` (efficacy), ``exact.unseen``, ``token.unseen`` (generality),
+        the same four under each support label (``exact.seen.single``), ``locality.<kind>``,
+        ``locality`` (mean over the benchmark's kinds) and ``average`` (the benchmark's summary).
+        End tokens are trained but not scored, as in the benchmark.
+    """
+    return summary(score_edits(model, tokenizer, edits, max_length, before, during))
+
+
+def score_edits(
+    model: nn.Module,
+    tokenizer: Any,
+    edits: Sequence[Edit],
+    max_length: int,
+    before: Callable[[nn.Module], AbstractContextManager[None]],
+    during: Callable[[Sequence[str]], AbstractContextManager[None]] = lambda prompts: nullcontext(),
+) -> list[dict[str, list[float]]]:
+    """What was found for each edit, by the name of the score it goes into.
+
     Args:
         model: The edited model.
         tokenizer: Its tokenizer.
@@ -42,12 +63,6 @@ def evaluate_edits(
         max_length: Longest row.
         before: Switches the edits off for as long as it is entered.
         during: Entered around a forward pass of the edited model with its rows' prompts.
-
-    Returns:
-        ``exact.seen``, ``token.seen`` (efficacy), ``exact.unseen``, ``token.unseen`` (generality),
-        the same four under each support label (``exact.seen.single``), ``locality.<kind>``,
-        ``locality`` (mean over the benchmark's kinds) and ``average`` (the benchmark's summary).
-        End tokens are trained but not scored, as in the benchmark.
     """
     wanted = [(prompt, e.target_new) for e in edits for prompt in (*e.prompts, *e.rephrase_prompts)]
     kept = [(p.prompt, p.answer) for e in edits for probes in e.locality.values() for p in probes]
@@ -61,22 +76,55 @@ def evaluate_edits(
     with before(model):
         then = _ask(model, kept, rows, filler, lambda prompts: nullcontext())
 
+    return [_scores_of(edit, rows, said, now, then) for edit in edits]
+
+
+def by_relation(
+    edits: Sequence[Edit], scores: Sequence[Mapping[str, Sequence[float]]]
+) -> dict[str, dict[str, float]]:
+    """The scores again for each relation alone, and how many edits it has (``edits``)."""
+    groups: dict[str, list[Mapping[str, Sequence[float]]]] = {}
+    for edit, found in zip(edits, scores, strict=True):
+        groups.setdefault(edit.relation, []).append(found)
+    return {
+        relation: {"edits": float(len(group)), **summary(group)}
+        for relation, group in sorted(groups.items())
+    }
+
+
+def summary(scores: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, float]:
+    """Means over edits of what was found for each, and the benchmark's two summaries."""
+    joined: dict[str, list[float]] = {}
+    for one in scores:
+        for name, values in one.items():
+            joined.setdefault(name, []).extend(values)
+    return _with_summary({name: mean(values) for name, values in joined.items()})
+
+
+def _scores_of(
+    edit: Edit,
+    rows: Mapping[Question, Row],
+    said: Mapping[Question, list[int]],
+    now: Mapping[Question, list[int]],
+    then: Mapping[Question, list[int]],
+) -> dict[str, list[float]]:
+    """Every value found for one edit, by the name of the score it goes into."""
     scores: dict[str, list[float]] = {}
-    for edit in edits:
-        for place, prompts in (("seen", edit.prompts), ("unseen", edit.rephrase_prompts)):
-            for name, score in (("exact", exact_match), ("token", token_accuracy)):
-                for prompt in prompts:
-                    question = (prompt, edit.target_new)
-                    value = score(said[question], _answer(rows[question]))
-                    scores.setdefault(f"{name}.{place}", []).append(value)
-                    if edit.support:
-                        scores.setdefault(f"{name}.{place}.{edit.support}", []).append(value)
-        for kind, probes in edit.locality.items():
-            for probe in probes:
-                question = (probe.prompt, probe.answer)
-                agreed = locality(then[question], now[question])
-                scores.setdefault(f"locality.{kind}", []).append(agreed)
-    return _with_summary({name: mean(values) for name, values in scores.items()})
+    for place, prompts in (("seen", edit.prompts), ("unseen", edit.rephrase_prompts)):
+        for name, score in (("exact", exact_match), ("token", token_accuracy)):
+            for prompt in prompts:
+                question = (prompt, edit.target_new)
+                value = score(said[question], _answer(rows[question]))
+                scores.setdefault(f"{name}.{place}", []).append(value)
+                if edit.support:
+                    scores.setdefault(f"{name}.{place}.{edit.support}", []).append(value)
+    for kind, probes in edit.locality.items():
+        for probe in probes:
+            question = (probe.prompt, probe.answer)
+            scores.setdefault(f"locality.{kind}", []).append(
+                locality(then[question], now[question])
+            )
+    return scores
 
 
 def _ask(

@@ -1,12 +1,15 @@
 """Efficacy, generality and locality of edits, from token ids alone.
 
 All are teacher-forced: what a model says at each answer place, given the right tokens before it.
-Source: Xu et al. (2024), "Editing factual knowledge and explanatory ability of medical LLMs", the
-released evaluation code; its fluency needs a longer generation and is left out.
+Fluency alone looks at a text the model wrote by itself. Source: Xu et al. (2024), "Editing factual
+knowledge and explanatory ability of medical LLMs", the released evaluation code.
 """
 
 from __future__ import annotations
 
+import math
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 
@@ -34,6 +37,28 @@ def exact_match(predicted: Sequence[int], target: Sequence[int]) -> float:
 def locality(before: Sequence[int], after: Sequence[int]) -> float:
     """The share of places where an edited model still says what it said before, right or wrong."""
     return token_accuracy(after, before)
+
+
+def fluency(text: str) -> float:
+    """How far a text is from repeating itself: (2/3 H2 + 4/3 H3) / 2, in bits.
+
+    The released code splits words with nltk; here a word is a run of letters and digits, and any
+    other sign is one of its own.
+
+    >>> fluency("no no no no no")
+    0.0
+    >>> round(fluency("a b c d e"), 4)
+    1.7233
+    """
+    words = re.findall(r"\w+|[^\w\s]", text)
+    return (2 / 3 * ngram_entropy(words, 2) + 4 / 3 * ngram_entropy(words, 3)) / 2
+
+
+def ngram_entropy(words: Sequence[str], length: int) -> float:
+    """Entropy in bits of the n-grams' frequencies; 0 when there are none."""
+    grams = Counter(tuple(words[at : at + length]) for at in range(len(words) - length + 1))
+    total = sum(grams.values())
+    return -sum(n / total * math.log2(n / total) for n in grams.values()) + 0.0
 
 
 def published_average(

@@ -76,6 +76,11 @@ class Edit:
         """Every phrasing that may be trained on."""
         return (self.prompt, *self.paraphrases)
 
+    @property
+    def relation(self) -> str:
+        """The question with its subject taken out: equal for edits that ask the same of others."""
+        return self.prompt.replace(self.subject, "…")
+
 
 def edit_record(name: str, edit: Edit, patient: str = "", clinician: str = "") -> Record:
     """A record that belongs to itself and, where known, to a patient and to a clinician."""

@@ -31,6 +31,7 @@ from wardround.client.tasks.editing.methods import (
     save,
     without_edits,
 )
+from wardround.client.tasks.editing.public import PublicShape, deal_public
 from wardround.client.tasks.editing.records import Edit
 from wardround.client.tasks.editing.router import RouterKind
 from wardround.client.tasks.editing.row_scales import Prompt, scales_of
@@ -55,6 +56,7 @@ class EditingConfig:
         trace: Under ``medlasa``, how facts are traced.
         scale: Under ``medlasa``, how traces become multipliers.
         max_probes: Corrections of a file to evaluate on.
+        public: What a public file is made into.
         generated: How large a generated study is.
     """
 
@@ -65,6 +67,7 @@ class EditingConfig:
     trace: TraceConfig = field(default_factory=TraceConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     max_probes: int = 100
+    public: PublicShape = field(default_factory=PublicShape)
     generated: StudyShape = field(default_factory=StudyShape)
 
     def __post_init__(self) -> None:
@@ -102,8 +105,9 @@ class EditingTask:
     ) -> Dealt:
         """Write one file a hospital and one of probes, from a public file or the generated world.
 
-        Of a file, corrections that contradict each other are held out, and the probes are
-        ``max_probes`` of those that are left.
+        Of a file, corrections that contradict each other are held out. Under ``[task.public]``
+        some are copied into many records and asked about; else each is dealt out once, and the
+        probes are ``max_probes`` of them.
 
         Privacy: holding out looks at all records at once, so ``source`` must be public.
         """
@@ -112,6 +116,9 @@ class EditingTask:
             study = make_study(settings.generated, hospitals, seed)
             return _write(folder, study.hospitals, study.probes, ())
         kept, report = hold_out(read_edits(source))
+        if settings.public.corroborated:
+            dealt, asked = deal_public(kept, settings.public, hospitals, seed)
+            return _write(folder, dealt, asked, report.notes())
         probes = Draws(seed, "editing/probes").shuffled(kept)[: settings.max_probes]
         return _write(folder, split_over(kept, hospitals, seed), probes, report.notes())
 

@@ -1,0 +1,183 @@
+"""A small base that knows what a public file says: an editing file's old answers, or plain text.
+
+Editing real facts shows little on a model that never knew the old ones, so this trains one that
+does: on every question of a MedCF, MedFE or EasyEdit file with the answer that is true before the
+edit, rephrasings and locality probes included, or on the lines of a text file. Tokenizer and model
+are made as the shipped base is. Nothing is private: the file must be public.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wardround.client.bases.build import (
+    MAX_LENGTH,
+    SPECIAL_TOKENS,
+    Recipe,
+    exact_match,
+    new_model,
+    train,
+)
+from wardround.client.models import quiet_transformers, weights_sha256
+from wardround.client.tasks.editing.formats import read_edits
+from wardround.client.tasks.editing.records import Edit
+from wardround.client.tasks.editing.rows import encode
+from wardround.client.tasks.editing.splits import hold_out
+from wardround.privacy.errors import BadInput
+
+EDIT_SUFFIXES = (".json", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a base is to know.
+
+    Attributes:
+        truths: Questions about facts that edits will change, with the answers before.
+        others: Other questions with their answers; plain text has an empty question.
+    """
+
+    truths: tuple[tuple[str, str], ...]
+    others: tuple[tuple[str, str], ...]
+
+
+def read_corpus(path: Path, limit: int = 0) -> Corpus:
+    """The corpus in a file: corrections by their ending, else one text a line.
+
+    Args:
+        path: A public file.
+        limit: At most this many corrections or lines; 0 takes all.
+
+    Raises:
+        BadInput: The file cannot be read, or says nothing to learn.
+    """
+    found = _edits(path, limit) if path.suffix in EDIT_SUFFIXES else _lines(path, limit)
+    if not found.truths and not found.others:
+        raise BadInput(f"{path}: holds no text and no question with an answer")
+    return found
+
+
+def _edits(path: Path, limit: int) -> Corpus:
+    """Questions and true answers; corrections that clash with others are held out as in a study.
+
+    A question asked twice keeps its first answer, and one about a corrected fact comes first.
+    """
+    kept, _ = hold_out(read_edits(path))
+    edits: list[Edit] = [record.content for record in (kept[:limit] if limit else kept)]
+    truths: dict[str, str] = {}
+    for edit in edits:
+        for prompt in (*edit.prompts, *edit.rephrase_prompts):
+            if edit.ground_truth:
+                truths.setdefault(prompt, edit.ground_truth)
+    others: dict[str, str] = {}
+    for edit in edits:
+        for probes in edit.locality.values():
+            for probe in probes:
+                if probe.prompt not in truths:
+                    others.setdefault(probe.prompt, probe.answer)
+    return Corpus(tuple(truths.items()), tuple(others.items()))
+
+
+def _lines(path: Path, limit: int) -> Corpus:
+    """The lines of a text file that are not blank."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read ({error})") from error
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return Corpus((), tuple(("", line) for line in (lines[:limit] if limit else lines)))
+
+
+def train_tokenizer_on(texts: Sequence[str], vocabulary: int) -> Any:
+    """A byte-level BPE tokenizer whose pieces are those of ``texts``; it can spell anything."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(list(texts), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", tokenizer.token_to_id("<bos>"))]
+    )
+    pad_token, bos_token, eos_token = SPECIAL_TOKENS
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=pad_token, bos_token=bos_token, eos_token=eos_token,
+        padding_side="right", model_max_length=MAX_LENGTH, clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+
+
+def build_from_corpus(
+    path: Path, folder: Path, recipe: Recipe, limit: int, tell: Callable[[str], None]
+) -> dict[str, Any]:
+    """Train a base on a corpus and write it to ``folder``, which must not exist.
+
+    Returns:
+        The manifest, also written beside the weights: hash, size, and what the base knows.
+
+    Raises:
+        BadInput: The corpus cannot be used, or the folder exists.
+    """
+    if folder.exists():
+        raise BadInput(f"{folder}: exists already; name a folder that does not")
+    corpus = read_corpus(path, limit)
+    began = time.monotonic()
+    generator = torch.Generator().manual_seed(recipe.seed)
+    pairs = [*corpus.truths, *corpus.others]
+    tokenizer = train_tokenizer_on([f"{q} {a}".strip() for q, a in pairs], recipe.vocabulary)
+    model: Any = new_model(recipe, tokenizer, generator)
+    truths = [encode(tokenizer, q, a, MAX_LENGTH) for q, a in corpus.truths]
+    others = [encode(tokenizer, q, a, MAX_LENGTH) for q, a in corpus.others]
+    tell(f"{len(truths) + len(others)} sentences, {_parameters(model)} parameters")
+    train(recipe, model, [*truths, *others], tokenizer.pad_token_id, generator, tell)
+    manifest = {
+        "made_by": "wardround base train",
+        "corpus_sha256": sha256(path.read_bytes()).hexdigest(),
+        "parameters": _parameters(model),
+        "vocabulary": len(tokenizer),
+        "steps": recipe.steps,
+        "sentences": {"truths": len(truths), "others": len(others)},
+        "exact_match": {
+            name: round(exact_match(model, rows, tokenizer.pad_token_id), 4)
+            for name, rows in (("truths", truths), ("others", others))
+            if rows
+        },
+        "seconds": round(time.monotonic() - began, 1),
+        "torch": torch.__version__,
+    }
+    return _write(model, tokenizer, manifest, folder)
+
+
+def _parameters(model: Any) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _write(model: Any, tokenizer: Any, manifest: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Weights, tokenizer and manifest, whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        fresh = Path(scratch) / "base"
+        with quiet_transformers():
+            model.save_pretrained(fresh)
+            tokenizer.save_pretrained(fresh)
+        manifest = {"sha256": weights_sha256(fresh), **manifest}
+        (fresh / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        fresh.rename(folder)
+    return manifest
