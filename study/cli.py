@@ -14,6 +14,7 @@ from rich.console import Console
 
 from wardround.privacy.errors import WardroundError
 from wardround.study.bench.cli import bench_app
+from wardround.study.editing_cli import base_app, edit, trace
 
 app = typer.Typer(
     name="wardround",
@@ -26,6 +27,9 @@ app = typer.Typer(
 ledger_app = typer.Typer(help="Look into a hospital's ledger; nothing in it is changed.")
 app.add_typer(ledger_app, name="ledger", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
+app.add_typer(base_app, name="base")
+app.command(epilog="Example: [bold]wardround edit valid.json --out edited[/bold]")(edit)
+app.command(epilog="Example: [bold]wardround trace valid.json --base bases/medcf[/bold]")(trace)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds all runs.")]

@@ -46,6 +46,7 @@ def edit_base(
     out: Path,
     limit: int = 0,
     key: Path | None = None,
+    fluency: bool = False,
     on_edit: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
     """Apply a public file of corrections and write what came of it.
@@ -58,6 +59,7 @@ def edit_base(
         out: Folder to write, which must not exist.
         limit: At most this many corrections; 0 takes all.
         key: Signs the record; made when absent. Without it a key is made inside ``out``.
+        fluency: Also let the model write on from every correction's prompt, before and after.
         on_edit: Told how many corrections are done.
 
     Returns:
@@ -77,7 +79,10 @@ def edit_base(
     editor = Editor(base, config, 0, preserved)
     try:
         before = editor.scores(edits, edits)
+        written = {"before": editor.fluency(edits)} if fluency else {}
         after = run_regime(editor, edits, regime, on_edit)
+        if fluency and regime is not Regime.SINGLE:
+            written["after"] = editor.fluency(edits)
         document = {
             "base": base.source,
             "base_sha256": base.sha256,
@@ -89,6 +94,7 @@ def edit_base(
             "before": summary(before),
             "after": summary(after),
             "relations": by_relation(edits, after),
+            "fluency": written,
             "steps": editor.steps,
             "seconds": round(time.monotonic() - started, 1),
         }
@@ -140,6 +146,8 @@ def show_edit(console: Console, document: Mapping[str, Any], out: Path) -> None:
     table = Table("score", "before", "after", title="Corrections (public, not private)")
     for name, value in document["after"].items():
         table.add_row(name, f"{document['before'].get(name, float('nan')):.3f}", f"{value:.3f}")
+    for when, value in document["fluency"].items():
+        console.print(f"fluency {when}: {value:.2f} bits")
     console.print(table)
     console.print(f"{document['corrections']} corrections in {document['seconds']} s: {out}")
 

@@ -65,6 +65,7 @@ def edit(
     site: Annotated[str, typer.Option(help="Where memit writes: subject or answer.")] = "subject",
     limit: Annotated[int, typer.Option(min=0, help="Corrections; 0 takes all.")] = 0,
     key: Annotated[Path | None, typer.Option(help="Key that signs the record.")] = None,
+    fluency: Annotated[bool, typer.Option("--fluency", help="Also let the model write.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Apply public corrections centrally, without noise, and say what they changed."""
@@ -83,7 +84,9 @@ def edit(
         raise BadInput(f"--regime is {regime!r}; expected one of {', '.join(Regime)}")
     console = Console(stderr=True, quiet=as_json)
     with console.status("editing"):
-        document = edit_base(open_base(base), edits, config, Regime(regime), out, limit, key)
+        document = edit_base(
+            open_base(base), edits, config, Regime(regime), out, limit, key, fluency
+        )
     if as_json:
         print(json.dumps(document, indent=1, allow_nan=False))
     else:
@@ -109,9 +112,7 @@ def trace(
 
     config = from_table(TraceConfig, {"rows": rows, "samples": samples}, "wardround trace")
     console = Console(stderr=True, quiet=as_json)
-    document = trace_facts(
-        open_base(base), facts, config, targets.split(","), rank, limit, console
-    )
+    document = trace_facts(open_base(base), facts, config, targets.split(","), rank, limit, console)
     if as_json:
         print(json.dumps(document, indent=1, allow_nan=False))
     else:

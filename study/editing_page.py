@@ -1,4 +1,4 @@
-"""A page about one central edit: scores before and after, by relation; self-contained, no script."""
+"""A page about one central edit: scores before and after, by relation; one file, no script."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from wardround.client.lora import AdapterConfig
 from wardround.client.models import Base
 from wardround.client.tasks.editing import rows
 from wardround.client.tasks.editing.evaluation import score_edits
+from wardround.client.tasks.editing.fluency import mean_fluency
 from wardround.client.tasks.editing.memit import MemitConfig, Statement, solve
 from wardround.client.tasks.editing.methods import Method, attach, query_scales, without_edits
 from wardround.client.tasks.editing.records import Edit
@@ -29,7 +30,6 @@ from wardround.client.tasks.editing.scales import ScaleConfig
 from wardround.client.tasks.editing.subjects import place_subject
 from wardround.client.tasks.editing.tracing import TraceConfig
 from wardround.client.trainable import Trainable
-
 
 Scores = dict[str, list[float]]
 
@@ -132,6 +132,12 @@ class Editor:
         model = self.trainable.model
         during = query_scales(config.router, model, self._tokenizer, public)
         return score_edits(model, self._tokenizer, edits, config.max_length, without_edits, during)
+
+    def fluency(self, edits: Sequence[Edit]) -> float:
+        """Mean entropy of what the model writes on from the edits' prompts, in bits."""
+        model = self.trainable.model
+        during = query_scales(self._config.router, model, self._tokenizer, edits)
+        return mean_fluency(model, self._tokenizer, [edit.prompt for edit in edits], during)
 
     def _train(self, edits: Sequence[Edit]) -> None:
         """Adam on the targets' cross-entropy until they are known well enough."""
