@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from wardround.client.optimizers import Moments
 from wardround.client.personal import Personal
 from wardround.client.seat import Seat, require_terms
 from wardround.client.shares import check_secure, fit_lattice, make_part
+from wardround.client.streams import Streams
 from wardround.client.tasks.base import Record
 from wardround.client.tasks.registry import find_task
 from wardround.client.trainable import Trainable, check_corrections, split_corrections
@@ -53,10 +54,12 @@ from wardround.privacy.stream import SecureStream
 from wardround.privacy.tables import from_table
 from wardround.privacy.units import Unit
 from wardround.strategies.codec import decode, encode
+from wardround.strategies.encoding import Encoding, find_encoding
 from wardround.strategies.factors import backgrounds, pick, without_background
 
 log = logging.getLogger("wardround.custodian")
 
+Rounding = tuple[Encoding, SecureStream | None]
 PLAN = "plan"
 REPLY = "reply"
 
@@ -67,12 +70,12 @@ class Surroundings:
 
     Attributes:
         workbench: Puts models together; shared by the hospitals of one process.
-        stream: Makes the secure stream of one round.
+        stream: Makes the stream of one round.
         on_step: Told about (hospital, step, steps); sees no data.
     """
 
     workbench: Workbench
-    stream: Callable[[], SecureStream] = SecureStream.from_os
+    stream: Callable[[RoundPlan], SecureStream] = field(default_factory=Streams)
     on_step: Callable[[str, int, int], None] = lambda hospital, step, steps: None
 
 
@@ -183,7 +186,8 @@ class Custodian:
         spent = self._ledger.spent(self.policy.data.name, plan.privacy.unit)
         charged = self._ledger.charged(plan.run, plan.round)
         self.policy.decide(plan, spent, charged).enforce()
-        training = _training_config(plan)
+        training = from_table(TrainingConfig, plan.training, "plan training")
+        find_encoding(plan.encoding)  # like the line above, refused before anything is charged
         if sha256(arrays_block) != plan.arrays_sha256:
             raise BadMessage("the arrays are not those the plan names")
         _, sent = decode(arrays_block, "arrays")
@@ -216,7 +220,8 @@ class Custodian:
             round_.reservation.require_covers(trained.change.event)
             self._keep_own(plan, arrays, trained.change)
             leaving = trained.change.then(lambda moved: pick(moved, moved.keys() - set(plan.keeps)))
-            return self._reply_update(plan, leaving, self._report(plan)), trained.moments
+            reply = self._reply_update(plan, leaving, self._report(plan), round_.stream)
+            return reply, trained.moments
         part = make_part(round_, arrays, plan.secure)
         round_.reservation.require_covers(part.steps.event)
         told = {"plan_sha256": plan.sha256, "scale": part.scale, "report": self._report(plan)}
@@ -283,7 +288,7 @@ class Custodian:
             plan=plan.privacy,
             training=training,
             reservation=reservation,
-            stream=self._around.stream(),
+            stream=self._around.stream(plan),
             on_step=self._step_observer(),
             turns=plan.turns,
             number=plan.round,
@@ -357,27 +362,24 @@ class Custodian:
         )
         return sign_report(hospital_report(plan, standing), self._key)
 
-    def _reply_update(self, plan: RoundPlan, change: Noised, report: dict[str, Any]) -> bytes:
-        """Law 1: the only place that puts arrays into a reply, and it takes ``Noised`` alone."""
+    def _reply_update(
+        self, plan: RoundPlan, change: Noised, report: dict[str, Any], stream: SecureStream
+    ) -> bytes:
+        """Law 1: the only place that puts arrays into a reply, and it takes ``Noised`` alone.
+
+        Privacy: rounding to the plan's encoding looks at nothing but the noised values.
+        """
         if not isinstance(change, Noised):
             raise TypeError(f"only Noised values leave; this is {type(change).__name__}")
-        header = {
-            "kind": "update",
-            "run": plan.run,
-            "round": plan.round,
-            "plan_sha256": plan.sha256,
-            "report": report,
-        }
-        return self._reply(header, change.value)
+        place = {"run": plan.run, "round": plan.round, "plan_sha256": plan.sha256}
+        header = {"kind": "update", **place, "report": report}
+        return self._reply(header, change.value, (find_encoding(plan.encoding), stream))
 
-    def _reply(self, header: dict[str, Any], arrays: Arrays) -> bytes:
+    def _reply(
+        self, header: dict[str, Any], arrays: Arrays, rounding: Rounding = (Encoding.FP32, None)
+    ) -> bytes:
         header = {"hospital": self.hospital.name, "key": self.public_key, **header}
-        return seal_bytes(encode(header, arrays), self._key, REPLY)
-
-
-def _training_config(plan: RoundPlan) -> TrainingConfig:
-    """The plan's optimizer settings, checked before anything is charged."""
-    return from_table(TrainingConfig, plan.training, "plan training")
+        return seal_bytes(encode(header, arrays, *rounding), self._key, REPLY)
 
 
 def _kind(plan: RoundPlan) -> Unit:

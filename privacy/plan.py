@@ -46,6 +46,7 @@ class RoundPlan:
             empty.
         secure: The secure sum that the update goes into, or None where it goes out by itself.
         model: How the base is put into memory, as JSON for whoever loads it.
+        encoding: Name of the encoding of what comes back; rounds noised values only.
         adapter: The adapter's settings, as JSON for the task.
         training: Optimizer settings, as JSON for the trainer.
         task_config: The task's own settings, as JSON.
@@ -69,6 +70,7 @@ class RoundPlan:
     turns: tuple[tuple[str, ...], ...] = ()
     secure: SecureSum | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
+    encoding: str = "fp32"
     adapter: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     task_config: Mapping[str, Any] = field(default_factory=dict)
@@ -78,6 +80,8 @@ class RoundPlan:
         bound("schema", self.schema, self.schema == SCHEMA_VERSION, f"{SCHEMA_VERSION}")
         bound("rounds", self.rounds, self.rounds >= 1, "1 or more")
         bound("round", self.round, 1 <= self.round <= self.rounds, f"in 1..{self.rounds}")
+        fits = self.secure is None or self.encoding == "fp32"
+        bound("encoding", self.encoding, fits, "fp32 where the update goes into a secure sum")
         if self.turns:
             moving, training = set().union(*self.turns), {*self.trains, *self.keeps}
             bound("turns", self.turns, moving == training, "made of the names in trains and keeps")

@@ -8,32 +8,31 @@ trains are named arrays, and evaluation is a function somebody else provides.
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
 from torch import Tensor
 
 from wardround.privacy.chain import LedgerHead
 from wardround.privacy.envelope import seal_bytes
-from wardround.privacy.errors import BadMessage, UntrustedPeer, WardroundError
+from wardround.privacy.errors import WardroundError
 from wardround.privacy.plan import PrivacyPlan, RoundPlan
-from wardround.privacy.report import check_report
 from wardround.privacy.signing import SigningKey, sha256
+from wardround.server.answers import ledger_heads, report_fault, update_fault
 from wardround.server.book import HospitalAnswer, ReportBook, RoundRecord
 from wardround.server.exchange import Arrival, Exchange
 from wardround.strategies.base import Aggregation, Brief, Correcting, Model, Strategy, Update
 from wardround.strategies.checkpoint import Checkpoint, save_checkpoint
 from wardround.strategies.codec import encode
+from wardround.strategies.encoding import Encoding
 from wardround.strategies.wire import DECLARE, TRAIN, request_content
 
-log = logging.getLogger("wardround.coordinator")
+_ACCOUNT = ("unit", "delta", "epsilon_study", "epsilon_life")  # of a report, as a checkpoint keeps
 
 Arrays = Mapping[str, Tensor]
 Metrics = Mapping[str, float]
@@ -61,6 +60,7 @@ class Agenda:
         ranks: Adapter rank of every hospital, where they differ.
         deviation: Standard deviation of the noise in a change made under a plan, or None.
         model: How the base is put into memory, as JSON.
+        encoding: How hospitals write their updates.
     """
 
     study: str
@@ -76,6 +76,7 @@ class Agenda:
     ranks: Mapping[str, int] = field(default_factory=dict)
     deviation: Callable[[PrivacyPlan], float | None] = lambda plan: None
     model: Mapping[str, Any] = field(default_factory=dict)
+    encoding: Encoding = Encoding.FP32
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ class Coordinator:
         self._nodes: dict[str, int] = {}
         self._declared: dict[str, int] = {}
         self._heads: dict[str, LedgerHead] = {}
+        self._spent: dict[str, Any] = {}
         self._out: dict[str, _Order] = {}
 
     def run(self, grid: Grid, start: Checkpoint) -> Checkpoint:
@@ -154,6 +156,7 @@ class Coordinator:
         self._heads = {
             name: LedgerHead(**head) for name, head in start.state.get("heads", {}).items()
         }
+        self._spent = dict(start.state.get("spent", {}))
         desk = self._desk
         exchange = Exchange(grid, desk.members, desk.timeout_s, desk.poll_s, desk.clock, desk.sleep)
         self._enrol(exchange)
@@ -200,13 +203,26 @@ class Coordinator:
             bytes_down=sum(len(order.block) for order in orders.values()),
             seconds=desk.clock() - started,
         )
-        self._heads |= _heads(usable)
-        heads = {name: asdict(head) for name, head in self._heads.items()}
-        checkpoint = Checkpoint(number, after, {"run": self._agenda.run, "heads": heads})
+        checkpoint = Checkpoint(number, after, self._bookkeeping(usable))
         self._book.write(record)
         save_checkpoint(desk.folder / "checkpoint", checkpoint)
         desk.observer.on_round(record)
         return checkpoint
+
+    def _bookkeeping(self, usable: Sequence[HospitalAnswer]) -> dict[str, Any]:
+        """What a round leaves beside the arrays: who answered, what is spent, ledger heads."""
+        self._heads |= ledger_heads(usable)
+        self._spent |= {
+            answer.hospital: {key: answer.report.get(key) for key in _ACCOUNT}
+            for answer in usable
+            if answer.report is not None
+        }
+        return {
+            "run": self._agenda.run,
+            "answered": sorted(answer.hospital for answer in usable),
+            "spent": dict(self._spent),
+            "heads": {name: asdict(head) for name, head in self._heads.items()},
+        }
 
     def _gather(
         self, exchange: Exchange, number: int, aggregation: Aggregation
@@ -272,6 +288,7 @@ class Coordinator:
             trains=brief.trains,
             keeps=brief.keeps,
             turns=brief.turns,
+            encoding=agenda.encoding.value,
             adapter={**agenda.adapter(hospital), **brief.adapter},
             training={**agenda.training, **brief.training},
             task_config=agenda.task_config,
@@ -289,26 +306,15 @@ class Coordinator:
         if header.get("kind") != "update" or header.get("plan_sha256") != plan.sha256:
             return HospitalAnswer(plan.hospital, reason="answers another plan", bytes_up=size)
         report = header.get("report")
-        fault = self._report_fault(plan, report) or _fault(arrays, order.brief.expects)
+        fault = report_fault(report, plan, self._desk.members[plan.hospital]) or update_fault(
+            arrays, plan, order.brief.expects
+        )
         if fault:
             return HospitalAnswer(plan.hospital, reason=fault, bytes_up=size)
         deviation = None if plan.turns else self._agenda.deviation(plan.privacy)
         age = number - plan.round
         aggregation.add(Update(plan.hospital, arrays, order.rank, age, deviation))
         return HospitalAnswer(plan.hospital, report=report, bytes_up=size)
-
-    def _report_fault(self, plan: RoundPlan, report: object) -> str:
-        """What is wrong with a hospital's own report on this plan; empty when nothing is.
-
-        Its epsilons are not computed anew here: whoever reads the run can do that at any time.
-        """
-        if not isinstance(report, dict):
-            return "sent no report"
-        try:
-            check_report(report, self._desk.members[plan.hospital], recompute=False)
-        except (BadMessage, UntrustedPeer) as error:
-            return str(error)
-        return "" if report["plan_sha256"] == plan.sha256 else "reports on another plan"
 
     def _message(self, hospital: str, order: _Order) -> Message:
         """A Flower message that asks a hospital to carry out its plan."""
@@ -320,31 +326,3 @@ class Coordinator:
 def _question(node: int) -> Message:
     """A Flower message that asks a node to declare itself."""
     return Message(request_content(b"-", b"-"), node, DECLARE, group_id="0")
-
-
-def _heads(answers: Iterable[HospitalAnswer]) -> dict[str, LedgerHead]:
-    """Where each hospital's ledger stood when it answered; signed into its next plan.
-
-    A hospital restored from an old copy then finds a plan that knows more than its ledger.
-    """
-    heads = {}
-    for answer in answers:
-        claimed = (answer.report or {}).get("ledger_head")
-        if isinstance(claimed, dict):
-            try:
-                heads[answer.hospital] = LedgerHead(**claimed)
-            except (TypeError, ValueError) as error:
-                log.warning("hospital=%s sent an unusable ledger head: %s", answer.hospital, error)
-    return heads
-
-
-def _fault(arrays: Arrays, expected: Arrays) -> str:
-    """What is wrong with an update's names, shapes or values; empty when nothing is."""
-    if arrays.keys() != expected.keys():
-        return f"array {sorted(arrays.keys() ^ expected.keys())[0]!r} is missing or unknown"
-    for name, array in arrays.items():
-        if array.shape != expected[name].shape:
-            return f"array {name!r} has shape {tuple(array.shape)}"
-        if not bool(torch.isfinite(array).all()):
-            return f"array {name!r} holds a value that is not finite"
-    return ""

@@ -14,11 +14,10 @@ from typing import Any
 
 from flwr.app import Message
 from flwr.serverapp import Grid
-from torch import Tensor
 
 from wardround.privacy.envelope import open_bytes
 from wardround.privacy.errors import BadMessage, UntrustedPeer
-from wardround.strategies.codec import decode
+from wardround.strategies.codec import StoredArrays, open_block
 from wardround.strategies.wire import read_reply
 
 log = logging.getLogger("wardround.coordinator")
@@ -36,7 +35,7 @@ class Arrival:
 
     node: int
     header: Mapping[str, Any]
-    arrays: dict[str, Tensor]
+    arrays: StoredArrays
 
 
 @dataclass
@@ -77,32 +76,40 @@ class Exchange:
         self._waiting.clear()
 
     def arrivals(self, enough: Callable[[], bool] = lambda: False) -> Iterator[Arrival]:
-        """Verified answers as they arrive, until all are there, late, or enough."""
+        """Verified answers as they arrive, until all are there, late, or enough.
+
+        They are fetched one at a time: a grid asked for all of them hands over everything that has
+        come, and memory would grow with the number of hospitals.
+        """
         while self._waiting and not enough():
-            now = self.clock()
-            self._waiting = {i: w for i, w in self._waiting.items() if now < w[1]}
-            if not self._waiting:
-                return
-            replies = list(self.grid.pull_messages(list(self._waiting)))
-            for reply in replies:
-                node, _ = self._waiting.pop(reply.metadata.reply_to_message_id, (None, 0.0))
-                opened = None if node is None else self._open(reply)
-                if node is not None and opened is not None:
-                    yield Arrival(node, *opened)
-            if self._waiting and not replies:
+            arrived = False
+            for identifier in list(self._waiting):
+                node, deadline = self._waiting[identifier]
+                if self.clock() >= deadline:
+                    del self._waiting[identifier]
+                    continue
+                for reply in self.grid.pull_messages([identifier]):
+                    arrived = True
+                    self._waiting.pop(identifier, None)
+                    opened = self._open(reply)
+                    if opened is not None:
+                        yield Arrival(node, *opened)
+                if enough():
+                    return
+            if self._waiting and not arrived:
                 self.sleep(self.poll_s)
 
-    def _open(self, reply: Message) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    def _open(self, reply: Message) -> tuple[dict[str, Any], StoredArrays] | None:
         """Header and arrays of an answer signed by the enrolled hospital it names, else None."""
         if reply.has_error():
             return None
         try:
             sealed = read_reply(reply.content)
-            claimed, _ = decode(sealed[64:], "reply")
+            claimed, _ = open_block(sealed[64:], "reply")
             public = self.members.get(str(claimed.get("hospital")))
             if public is None:
                 raise UntrustedPeer(f"hospital {claimed.get('hospital')!r} is not enrolled")
-            header, arrays = decode(open_bytes(sealed, public, "reply"), "reply")
+            header, arrays = open_block(open_bytes(sealed, public, "reply"), "reply")
         except (BadMessage, UntrustedPeer) as error:
             log.warning("turned away: %s", error)
             return None

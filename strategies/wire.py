@@ -24,7 +24,8 @@ def request_content(sealed_plan: bytes, arrays_block: bytes) -> RecordDict:
 
 def read_request(content: RecordDict) -> tuple[bytes, bytes]:
     """Sealed plan and arrays block of a request, or ``BadMessage``."""
-    plan = content.config_records.get("plan", ConfigRecord()).get("sealed")
+    record = content.get("plan")
+    plan = record.get("sealed") if isinstance(record, ConfigRecord) else None
     if not isinstance(plan, bytes):
         raise BadMessage("the request holds no plan")
     return plan, _read_block(content, "arrays")
@@ -47,7 +48,9 @@ def _write_block(block: bytes) -> ArrayRecord:
 
 
 def _read_block(content: RecordDict, name: str) -> bytes:
-    record = content.array_records.get(name)
-    if record is None or "block" not in record:
+    # Not through ``array_records``: that view and its owner would hold each other, and every block
+    # would stay in memory until the garbage collector comes by.
+    record = content.get(name)
+    if not isinstance(record, ArrayRecord) or "block" not in record:
         raise BadMessage(f"the message holds no {name}")
     return bytes(record["block"].data)

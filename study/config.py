@@ -21,6 +21,7 @@ from wardround.privacy.events import Repeated
 from wardround.privacy.plan import Mechanism, Mode, PrivacyPlan
 from wardround.privacy.tables import from_table, read_toml, refuse_unknown
 from wardround.privacy.units import Unit
+from wardround.strategies.encoding import Encoding
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
@@ -181,24 +182,26 @@ class StrategySection:
 
     Attributes:
         name: Registered strategy name.
+        encoding: How hospitals write their updates: fp32, bf16, int8 or int4.
         settings: The table's other keys, for the strategy itself.
     """
 
     name: str = "fedavg"
+    encoding: Encoding = Encoding.FP32
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_table(cls, table: object, where: str) -> StrategySection:
-        """The section; every key but ``name`` is the strategy's own."""
+        """The section; every key but ``name`` and ``encoding`` is the strategy's own."""
         if not isinstance(table, Mapping):
             raise BadInput(f"{where}: expected a table, found {type(table).__name__}")
-        own = {key: value for key, value in table.items() if key == "name"}
-        settings = {key: value for key, value in table.items() if key != "name"}
+        own = {key: value for key, value in table.items() if key in ("name", "encoding")}
+        settings = {key: value for key, value in table.items() if key not in own}
         return from_table(cls, {**own, "settings": settings}, where)
 
     def to_table(self) -> dict[str, Any]:
         """The table ``from_table`` makes the same section of."""
-        return {"name": self.name, **self.settings}
+        return {"name": self.name, "encoding": self.encoding.value, **self.settings}
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from wardround.client.layers import background
 from wardround.client.lora import AdapterConfig
 from wardround.client.optimizers import Optimizer
 from wardround.client.schedules import Shape
+from wardround.client.streams import Streams
 from wardround.client.tasks.registry import find_task
 from wardround.client.training import TrainingConfig
 from wardround.client.workbench import Workbench
@@ -37,7 +38,13 @@ from wardround.server.book import RoundRecord, read_book
 from wardround.server.coordinator import Agenda, Coordinator, Desk, Observer
 from wardround.server.page import write_page
 from wardround.strategies.base import Model, Strategy
-from wardround.strategies.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from wardround.strategies.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    saved_rounds,
+    write_atomically,
+)
 from wardround.strategies.factors import widened
 from wardround.strategies.parts import Surrounding, read_parts
 from wardround.strategies.registry import find_listing, list_strategies, make_strategy
@@ -233,8 +240,11 @@ def _start(
 ) -> Checkpoint:
     """The newest checkpoint, or the untouched base with a fresh adapter as checkpoint 0."""
     checkpoints = folder.path / "checkpoint"
-    if checkpoints.is_dir():
-        return load_checkpoint(checkpoints)
+    # Killed before its first checkpoint, a run has done nothing; with rounds, it has lost it.
+    if saved_rounds(checkpoints) or read_book(folder.path / "rounds"):
+        found = load_checkpoint(checkpoints)
+        evaluate.forget_after(found.round)
+        return found
     arrays = strategy.start(prepare(folder.study, workbench).trainable.read())
     start = Checkpoint(0, arrays, {"run": folder.facts.run})
     evaluate.of(0, strategy.deploy(arrays))
@@ -266,6 +276,7 @@ def _run_rounds(
         task_config=study.task,
         deviation=partial(change_deviation, training=_training(study)),
         ranks=ranks,
+        encoding=study.strategy.encoding,
     )
     desk = Desk(
         folder=folder.path,
@@ -282,12 +293,13 @@ def _run_rounds(
     def main(grid: Grid) -> None:
         reached.append(Coordinator(agenda, desk).run(grid, start))
 
-    stage.engine(main, folder, Surroundings(stage.workbench, on_step=stage.on_step))
+    streams = Streams(study.study.seed)
+    stage.engine(main, folder, Surroundings(stage.workbench, streams, stage.on_step))
     return reached[0]
 
 
 class _Evaluation:
-    """Scores on the public probes, kept in ``metrics.jsonl`` by round."""
+    """Scores on the public probes, kept in ``metrics.jsonl`` by round; the file is always whole."""
 
     def __init__(self, folder: RunFolder, workbench: Workbench) -> None:
         self._path = folder.path / "metrics.jsonl"
@@ -304,19 +316,28 @@ class _Evaluation:
 
     def of(self, number: int, model: Model) -> Metrics:
         """Scores after this round, computed once."""
-        known = read_history(self._path)
+        known = dict(read_history(self._path))
         if number not in known:
             workload = prepare(self._study, self._workbench)  # a hospital may have put in another
             workload.trainable.write(model.arrays)
             adapted = workload.trainable.model
             with background(adapted, model.background):
-                scores = workload.task.evaluate(
+                known[number] = workload.task.evaluate(
                     adapted, workload.tokenizer, self._probes, self._study.task
                 )
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"round": number, **scores}) + "\n")
-            return scores
+            self._keep(known)
         return known[number]
+
+    def forget_after(self, number: int) -> None:
+        """Drop scores of rounds that will be done again, perhaps with other hospitals answering."""
+        known = read_history(self._path)
+        if any(other > number for other in known):
+            self._keep({other: scores for other, scores in known.items() if other <= number})
+
+    def _keep(self, history: Mapping[int, Metrics]) -> None:
+        """Write all scores, or leave the file as it was."""
+        lines = [json.dumps({"round": number, **history[number]}) for number in sorted(history)]
+        write_atomically(self._path, "".join(line + "\n" for line in lines).encode())
 
 
 def publish(folder: RunFolder, outcome: Outcome, workbench: Workbench) -> None:

@@ -20,6 +20,8 @@ from wardround.client.hospital import Hospital
 from wardround.client.relay import make_relay
 from wardround.client.workbench import Workbench
 from wardround.privacy.errors import BadInput
+from wardround.privacy.plan import RoundPlan
+from wardround.privacy.stream import SecureStream
 from wardround.server.app import make_server_app
 from wardround.study.run_folder import RunFolder
 
@@ -27,8 +29,9 @@ from wardround.study.run_folder import RunFolder
 class VisitingCustodian:
     """Opens the hospital's custodian for one request."""
 
-    def __init__(self, hospital: Hospital) -> None:
+    def __init__(self, hospital: Hospital, stream: Callable[[RoundPlan], SecureStream]) -> None:
         self._hospital = hospital
+        self._stream = stream
 
     def declare(self) -> bytes:
         """A signed declaration."""
@@ -55,7 +58,7 @@ class VisitingCustodian:
             custodian.close()
 
     def _open(self) -> Custodian:
-        return Custodian(self._hospital, Surroundings(_workbench()))
+        return Custodian(self._hospital, Surroundings(_workbench(), self._stream))
 
 
 @cache
@@ -67,7 +70,8 @@ def _workbench() -> Workbench:
 def run_in_ray(main: Callable[[Grid], None], folder: RunFolder, surroundings: Surroundings) -> None:
     """Run ``main`` as a ServerApp under Flower's simulation; one virtual SuperNode a hospital.
 
-    Steps inside a worker are not shown; ``surroundings`` stays in this process.
+    Steps inside a worker are not shown, and each worker has a workbench of its own: of
+    ``surroundings`` only the streams travel.
 
     Raises:
         BadInput: The extra is not installed.
@@ -77,9 +81,11 @@ def run_in_ray(main: Callable[[Grid], None], folder: RunFolder, surroundings: Su
     from flwr.simulation import run_simulation
 
     hospitals = [folder.hospital(name) for name in folder.facts.hospitals]
+    stream = surroundings.stream
 
     def connect(context: Context) -> VisitingCustodian:
-        return VisitingCustodian(hospitals[int(str(context.node_config["partition-id"]))])
+        hospital = hospitals[int(str(context.node_config["partition-id"]))]
+        return VisitingCustodian(hospital, stream)
 
     # Ray reports usage to its makers unless told not to.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

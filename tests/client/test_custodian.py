@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load
 
 from wardround.client import custodian as module
 from wardround.client.custodian import Custodian
@@ -19,8 +20,12 @@ from wardround.privacy.errors import BadInput, LedgerError
 from wardround.privacy.events import Gaussian, PoissonSampled, Repeated
 from wardround.privacy.plan import Mechanism, Mode, PrivacyPlan
 from wardround.privacy.signing import SigningKey
+from wardround.privacy.stream import SecureStream
 from wardround.privacy.units import Unit
 from wardround.strategies.codec import decode, encode
+
+# 2 steps of Poisson-sampled Gaussian noise, accounted by dp-accounting's PLD.
+PRICE = epsilon(Repeated(PoissonSampled(0.1, Gaussian(1.0)), 2), 1e-5)
 
 
 @pytest.fixture
@@ -41,10 +46,8 @@ def test_gives_a_signed_update_with_its_price(setting: Any, custodian: Custodian
     assert header["plan_sha256"] == setting.plan.sha256
     assert {name: array.shape for name, array in arrays.items()} == setting.shapes
     assert all(bool(array.any()) for array in arrays.values())
-    # 2 steps of Poisson-sampled Gaussian noise, accounted by dp-accounting's PLD.
-    expected = epsilon(Repeated(PoissonSampled(0.1, Gaussian(1.0)), 2), 1e-5)
-    assert header["report"]["epsilon_study"] == expected
-    assert header["report"]["epsilon_life"] == expected
+    assert header["report"]["epsilon_study"] == PRICE
+    assert header["report"]["epsilon_life"] == PRICE
 
 
 def test_only_what_trains_is_noised_and_leaves(setting: Any, custodian: Custodian) -> None:
@@ -264,7 +267,35 @@ def test_one_process_holds_the_ledger(setting: Any, custodian: Custodian) -> Non
 
 def test_only_noised_values_are_put_into_a_reply(setting: Any, custodian: Custodian) -> None:
     with pytest.raises(TypeError, match="only Noised"):
-        custodian._reply_update(setting.plan, {"a": torch.zeros(1)}, {})  # type: ignore[arg-type]
+        custodian._reply_update(
+            setting.plan,
+            {"a": torch.zeros(1)},  # type: ignore[arg-type]
+            {},
+            SecureStream.from_os(),
+        )
+
+
+@pytest.mark.parametrize(("encoding", "kind"), [("int8", torch.int8), ("bf16", torch.bfloat16)])
+def test_an_update_comes_in_the_encoding_the_plan_names(
+    setting: Any, custodian: Custodian, encoding: str, kind: torch.dtype
+) -> None:
+    reply = custodian.train(setting.sealed(encoding=encoding), setting.block)
+    stored = load(open_bytes(reply, custodian.public_key, "reply"))
+    assert {stored[name].dtype for name in setting.shapes} == {kind}
+    header, arrays = setting.ask(custodian, encoding=encoding)
+    assert {name: array.shape for name, array in arrays.items()} == setting.shapes
+    assert header["report"]["epsilon_study"] == PRICE
+    assert reserves(custodian) == [1]
+
+
+def test_an_unknown_encoding_is_refused_and_costs_nothing(
+    setting: Any, custodian: Custodian
+) -> None:
+    header, arrays = setting.ask(custodian, encoding="int7")
+    assert header["kind"] == "refusal"
+    assert "'int7'" in header["reason"]
+    assert not arrays
+    assert reserves(custodian) == []
 
 
 def test_a_record_without_the_unit_is_refused(setting: Any, custodian: Custodian) -> None:

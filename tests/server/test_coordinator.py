@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ import pytest
 import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
+from safetensors.torch import save
 
 from wardround.privacy.chain import LedgerHead
 from wardround.privacy.envelope import open_bytes, parse_document, seal_bytes
@@ -19,6 +21,7 @@ from wardround.privacy.errors import UntrustedPeer
 from wardround.privacy.plan import PrivacyPlan, RoundPlan, plan_from_json
 from wardround.privacy.report import Standing, hospital_report, sign_report
 from wardround.privacy.signing import SigningKey
+from wardround.privacy.stream import SecureStream
 from wardround.privacy.units import Unit
 from wardround.server.book import HospitalAnswer, ReportBook, RoundRecord, read_book
 from wardround.server.coordinator import Agenda, Coordinator, Desk, Observer, RoundFailed
@@ -26,6 +29,7 @@ from wardround.strategies.base import Strategy
 from wardround.strategies.checkpoint import Checkpoint, load_checkpoint
 from wardround.strategies.codec import decode, encode
 from wardround.strategies.composed import Composed
+from wardround.strategies.encoding import Encoding
 from wardround.strategies.fedavg import FedAvg
 from wardround.strategies.parts import Surrounding
 from wardround.strategies.registry import make_strategy
@@ -50,10 +54,13 @@ class Fake:
     asked: list[RoundPlan] = field(default_factory=list)
     sent: dict[str, torch.Tensor] = field(default_factory=dict)
 
-    def seal(self, header: dict[str, Any], arrays: dict[str, torch.Tensor]) -> bytes:
+    def seal(
+        self, header: dict[str, Any], arrays: dict[str, torch.Tensor], encoding: str = "fp32"
+    ) -> bytes:
         """A reply as a custodian signs it."""
         whole = {"hospital": self.name, "key": self.key.public, **header}
-        return seal_bytes(encode(whole, arrays), self.key, "reply")
+        block = encode(whole, arrays, Encoding(encoding), SecureStream(bytes(32)))
+        return seal_bytes(block, self.key, "reply")
 
     def update(self, plan: RoundPlan, **changes: Any) -> bytes:
         """An honest update, with some header fields changed."""
@@ -65,7 +72,8 @@ class Fake:
             "report": self.report(plan),
             **changes,
         }
-        return self.seal(header, {n: torch.full_like(a, self.step) for n, a in START.items()})
+        arrays = {name: torch.full_like(array, self.step) for name, array in START.items()}
+        return self.seal(header, arrays, plan.encoding)
 
     def report(self, plan: RoundPlan, seq: int = 3) -> dict[str, Any]:
         """An honest, signed report of one round."""
@@ -120,6 +128,7 @@ class Consortium:
 
     folder: Path
     rounds: int = 1
+    encoding: Encoding = Encoding.FP32
     key: SigningKey = field(default_factory=SigningKey.generate)
     seen: Seen = field(default_factory=Seen)
     strategy: Strategy = field(default_factory=FedAvg)
@@ -142,6 +151,7 @@ class Consortium:
             adapter=lambda hospital: {},
             training={},
             task_config={},
+            encoding=self.encoding,
         )
         table = Desk(self.folder, self.key, self.members, self.strategy, observer=self.seen, **desk)
         grid = InProcessGrid(relay(self.fakes), dict(enumerate(self.fakes, 100)))
@@ -217,6 +227,11 @@ def other_plan(fake: Fake, plan: RoundPlan) -> bytes:
     return fake.update(replace(plan, round=plan.round, run="other"))
 
 
+def other_encoding(fake: Fake, plan: RoundPlan) -> bytes:
+    asked = {"plan_sha256": plan.sha256, "report": fake.report(plan)}
+    return fake.update(replace(plan, encoding="bf16"), **asked)
+
+
 def refusal(fake: Fake, plan: RoundPlan) -> bytes:
     return fake.seal({"kind": "refusal", "error": "BudgetExceeded", "reason": "no more"}, {})
 
@@ -261,6 +276,7 @@ def no_report(fake: Fake, plan: RoundPlan) -> bytes:
         (not_finite, "not finite"),
         (missing_array, "'b' is missing"),
         (other_plan, "another plan"),
+        (other_encoding, "written in bf16; the plan asks for fp32"),
         (refusal, "BudgetExceeded: no more"),
         (foreign_key, "no valid answer"),
         (stranger, "no valid answer"),
@@ -282,6 +298,51 @@ def test_one_bad_answer_does_not_stop_the_others(
     (west,) = (a for a in record.answers if a.hospital == "west")
     assert west.report is None
     assert re.search(reason, west.reason), west.reason
+
+
+@pytest.mark.parametrize("encoding", [*Encoding])
+def test_updates_come_in_the_studys_encoding(consortium: Consortium, encoding: Encoding) -> None:
+    """The mean of 1, 2 and 6 is 3; each may be off by less than one step of its own scale."""
+    consortium.encoding = encoding
+    final = consortium.run()
+    assert [fake.asked[0].encoding for fake in consortium.fakes.values()] == [encoding.value] * 3
+    step = (1 + 2 + 6) / 3 * (1 + 2**-7) / encoding.levels if encoding.levels else 0.0
+    assert float((final.arrays["a"] - 3.0).abs().max()) <= step
+
+
+def test_values_that_cannot_be_read_are_a_fault(consortium: Consortium) -> None:
+    def bad_scale(fake: Fake, plan: RoundPlan) -> bytes:
+        header = {"kind": "update", "plan_sha256": plan.sha256, "report": fake.report(plan)}
+        header |= {"hospital": fake.name, "key": fake.key.public}
+        metadata = {"wardround-2": json.dumps({"encoding": "int8", "header": header})}
+        arrays = {name: torch.ones(array.shape, dtype=torch.int8) for name, array in START.items()}
+        scales = torch.tensor([1.0, -1.0], dtype=torch.bfloat16)
+        return seal_bytes(save(arrays | {"__scales__": scales}, metadata), fake.key, "reply")
+
+    consortium.encoding = Encoding.INT8
+    consortium.fakes["west"].answer = bad_scale
+    consortium.run()
+    (record,) = read_book(consortium.folder / "rounds")
+    assert "a scale below 0" in record.answers[2].reason
+
+
+def test_a_checkpoint_says_who_answered_and_what_was_spent(consortium: Consortium) -> None:
+    consortium.fakes["west"].answer = refusal
+    consortium.rounds = 2
+    consortium.run()
+    state = load_checkpoint(consortium.folder / "checkpoint").state
+    assert state["answered"] == ["east", "north"]
+    assert state["spent"].keys() == {"east", "north"}
+    reports = [a.report for a in read_book(consortium.folder / "rounds")[1].answers if a.report]
+    assert [r["epsilon_study"] for r in reports] == [
+        state["spent"][name]["epsilon_study"] for name in ("east", "north")
+    ]
+    consortium.rounds = 3
+    consortium.fakes["east"].answer = refusal
+    consortium.run(load_checkpoint(consortium.folder / "checkpoint"))
+    later = load_checkpoint(consortium.folder / "checkpoint").state
+    assert later["answered"] == ["north"]
+    assert later["spent"]["east"] == state["spent"]["east"]
 
 
 def test_no_usable_update_fails_the_round(consortium: Consortium) -> None:
