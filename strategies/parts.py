@@ -132,7 +132,8 @@ class Surrounding:
         hospitals: How many take part.
         secure_aggregation: Whether the coordinator sees sums only.
         needs_single_updates: Why the strategy's aggregate is no mean of changes; empty if it is.
-        alternates: Whether the arrays that move differ from round to round.
+        alternates: What makes one round's changes unlike another's, as the strategy's traits say.
+        mixed_ranks: Whether hospitals have different ranks.
         noise_known: Whether plan and training settings fix the noise in a change.
         linear_steps: Whether a hospital's change is its learning rate times a sum of gradients.
         reach: That learning rate times the steps of a round.
@@ -141,7 +142,8 @@ class Surrounding:
     hospitals: int
     secure_aggregation: bool = False
     needs_single_updates: str = ""
-    alternates: bool = False
+    alternates: str = ""
+    mixed_ranks: bool = False
     noise_known: bool = True
     linear_steps: bool = True
     reach: float = 1.0
@@ -172,6 +174,8 @@ def _objections(parts: Parts, around: Surrounding) -> Iterator[str]:
             "server, robust, buffer and scaffold go with strategies that average changes; this "
             f"one does not: {around.needs_single_updates}"
         )
+    if parts.exchanged and around.mixed_ranks:
+        yield "server, robust, buffer and scaffold need [hospitals] ranks to be equal"
     yield from _robust_objections(parts, around)
     yield from _server_objections(parts, around)
     yield from _late_objections(parts, around)
@@ -190,7 +194,10 @@ def _objections(parts: Parts, around: Surrounding) -> Iterator[str]:
     if parts.scaffold and parts.buffer is not None:
         yield "scaffold reads controls off this round's changes; buffer takes those of others too"
     if parts.scaffold and around.alternates:
-        yield "scaffold needs all arrays to move in every round; this strategy moves them in turn"
+        yield (
+            "scaffold compares gradients of different rounds; this strategy's change their meaning "
+            f"with the {around.alternates}"
+        )
 
 
 def _robust_objections(parts: Parts, around: Surrounding) -> Iterator[str]:
@@ -209,6 +216,11 @@ def _robust_objections(parts: Parts, around: Surrounding) -> Iterator[str]:
 
 
 def _server_objections(parts: Parts, around: Surrounding) -> Iterator[str]:
+    if parts.server is not Server.NONE and around.alternates == "basis":
+        yield (
+            f"server is {parts.server.value!r}, which adds up changes of many rounds; this "
+            "strategy writes them in another basis each round"
+        )
     if not parts.corrects:
         return
     which = f"noise_correction is {parts.noise_correction.value!r}"
@@ -218,6 +230,8 @@ def _server_objections(parts: Parts, around: Surrounding) -> Iterator[str]:
         if parts.robust is not Robust.NONE:
             yield f"{which}, which is known of means only; robust is {parts.robust.value!r}"
         return
+    if around.alternates == "steps":
+        yield f"{which}, but arrays that move in turn do not all carry the same noise here"
     if not around.noise_known:
         yield (
             f"{which}, but the noise in a change is not known beforehand here (Adam at the "
@@ -238,8 +252,8 @@ def _late_objections(parts: Parts, around: Surrounding) -> Iterator[str]:
         yield "buffer takes answers of different rounds; a secure sum needs all of one round"
     if around.alternates:
         yield (
-            "buffer takes answers of different rounds; this strategy moves other arrays in each, "
-            "so late answers could not be counted"
+            "buffer takes answers of different rounds; this strategy's change their meaning with "
+            f"the {around.alternates}, so late answers could not be counted"
         )
     if parts.buffer > around.hospitals:
         yield f"buffer is {parts.buffer}; there are only {around.hospitals} hospitals to fill it"

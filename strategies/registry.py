@@ -37,7 +37,8 @@ class Traits:
         noise: How noise of standard deviation s per number shows in the squared product B·A.
         exact: Whether the aggregate is the exact mean of the products.
         mixed_ranks: Whether hospitals may have different ranks.
-        alternates: Whether what moves is another in each round or step, by name or by meaning.
+        alternates: What makes one round's changes unlike another's: other arrays move in other
+            ``rounds``, or in other ``steps`` of each, or they are written in another ``basis``.
         personal: Whether a part stays at each hospital, so that there is no one final model.
         secure_aggregation: Whether the sum of the updates is enough.
         needs_single_updates: Why it is not; empty when it is.
@@ -49,7 +50,7 @@ class Traits:
     noise: str
     exact: bool
     mixed_ranks: bool = False
-    alternates: bool = False
+    alternates: str = ""
     personal: bool = False
     needs_single_updates: str = ""
 
@@ -105,14 +106,16 @@ _LISTINGS = (
         "Mean of B in odd rounds, of A in even ones",
         "Chen et al. (2025), RoLoRA",
         "wardround.strategies.rolora:RoLora",
-        Traits("B or A", "rm or rn", "r(m+n)", "s²", exact=True, mixed_ranks=True, alternates=True),
+        Traits(
+            "B or A", "rm or rn", "r(m+n)", "s²", exact=True, mixed_ranks=True, alternates="rounds"
+        ),
     ),
     StrategyListing(
         "fedsvd",
         "As ffa, and A becomes right singular vectors of B·A between rounds",
         "Lee et al. (2025), FedSVD",
         "wardround.strategies.fedsvd:FedSvd",
-        Traits("B", "rm", "r(m+n)", "s²", exact=True, mixed_ranks=True, alternates=True),
+        Traits("B", "rm", "r(m+n)", "s²", exact=True, mixed_ranks=True, alternates="basis"),
     ),
     StrategyListing(
         "fed_sb",
@@ -134,7 +137,12 @@ _LISTINGS = (
         "Liu et al. (2026), LA-LoRA",
         "wardround.strategies.la_lora:LaLora",
         Traits(
-            "A, B", "r(m+n)", "r(m+n)", "s² a step, s² + s⁴ a round", exact=False, alternates=True
+            "A, B",
+            "r(m+n)",
+            "r(m+n)",
+            "s² a step, s² + s⁴ a round",
+            exact=False,
+            alternates="steps",
         ),
     ),
     StrategyListing(

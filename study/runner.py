@@ -154,6 +154,7 @@ def _surrounding(study: Study) -> Surrounding:
         hospitals=study.hospitals.count,
         noise_known=change_deviation(plan, training) is not None,
         secure_aggregation=study.privacy.mode is Mode.DISTRIBUTED,
+        mixed_ranks=bool(study.hospitals.ranks),
         linear_steps=plain and steady and not pulls,
         reach=training.learning_rate * plan.steps,
     )

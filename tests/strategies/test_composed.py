@@ -21,7 +21,7 @@ from wardround.strategies.parts import (
     read_parts,
     require_compatible,
 )
-from wardround.strategies.registry import list_strategies, make_strategy
+from wardround.strategies.registry import StrategyListing, list_strategies, make_strategy
 from wardround.strategies.robust.base import TooFewAnswers
 from wardround.strategies.robust.geometric import GeometricMedian
 from wardround.strategies.scaffold import Scaffold
@@ -197,13 +197,16 @@ def test_who_never_answered_has_control_zero() -> None:
         ({"server": "adam", "robust": "median"}, {}, "depends on the data"),
         ({"server": "adam", "noise_correction": "between", "robust": "krum"}, {}, "means only"),
         ({"buffer": 3}, {"secure_aggregation": True}, "a secure sum needs all of one round"),
-        ({"buffer": 3}, {"alternates": True}, "late answers could not be counted"),
+        ({"buffer": 3}, {"alternates": "rounds"}, "late answers could not be counted"),
+        ({"server": "momentum"}, {"alternates": "basis"}, "another basis"),
+        ({"server": "yogi"}, {"alternates": "steps"}, "do not all carry the same noise"),
+        ({"robust": "median"}, {"mixed_ranks": True}, r"\[hospitals\] ranks to be equal"),
         ({"buffer": 9}, {}, "only 8 hospitals"),
         ({"scaffold": True}, {"secure_aggregation": True}, "a secure sum does not give"),
         ({"scaffold": True}, {"linear_steps": False}, "optimizer = 'sgd'"),
         ({"scaffold": True, "robust": "median"}, {}, "would reach all others unchecked"),
         ({"scaffold": True, "buffer": 3}, {}, "this round's changes"),
-        ({"scaffold": True}, {"alternates": True}, "in turn"),
+        ({"scaffold": True}, {"alternates": "steps"}, "with the steps"),
         ({"server": "adam"}, {"needs_single_updates": "products"}, "average changes.*products"),
     ],
 )
@@ -243,17 +246,43 @@ def test_every_pair_of_parts_runs(robust: str, server: str) -> None:
     assert bool((state["a"] > 0).all())
 
 
-def test_every_averaging_strategy_says_whether_it_alternates() -> None:
+FACTORS = {"m.lora_A.weight": torch.ones(2, 6), "m.lora_B.weight": torch.zeros(5, 2)}
+AVERAGING = [entry for entry in list_strategies() if not entry.traits.needs_single_updates]
+
+
+@pytest.mark.parametrize("listing", AVERAGING, ids=lambda listing: str(listing.name))
+def test_every_averaging_strategy_says_what_alternates(listing: StrategyListing) -> None:
     """Parts rely on it, so it is checked against what hospitals are told."""
-    arrays = {"m.lora_A.weight": torch.ones(2, 6), "m.lora_B.weight": torch.zeros(5, 2)}
-    for listing in list_strategies():
-        if listing.traits.needs_single_updates:
-            continue
-        strategy = make_strategy(listing.name)
-        state = strategy.start(arrays)
-        one, two = strategy.brief(state, 1), strategy.brief(state, 2)
-        moves = one.trains != two.trains or bool(one.turns)
-        assert listing.traits.alternates is moves, listing.name
+    strategy = make_strategy(listing.name)
+    state = strategy.start(FACTORS)
+    one, two = strategy.brief(state, 1), strategy.brief(state, 2)
+    expected = "steps" if one.turns else "rounds" if one.trains != two.trains else ""
+    assert listing.traits.alternates in (expected, "basis")
+    if listing.traits.alternates == "basis":
+        aggregation = strategy.begin(state, 1)
+        aggregation.add(Update("x", {n: torch.ones_like(a) for n, a in one.expects.items()}))
+        after = strategy.brief(aggregation.finish(), 2).arrays
+        frozen = [name for name in one.arrays if name not in one.trains]
+        assert any(not torch.allclose(after[name], one.arrays[name]) for name in frozen)
+
+
+@pytest.mark.parametrize("listing", AVERAGING, ids=lambda listing: str(listing.name))
+def test_parts_go_with_every_averaging_strategy(listing: StrategyListing) -> None:
+    """One of three hospitals sends nonsense; the model moves as the median says, and is finite."""
+    settings: dict[str, Any] = {"robust": "median"}
+    if listing.traits.alternates != "basis":
+        settings["server"] = "momentum"
+    strategy = make_strategy(listing.name, settings, around=AROUND)
+    state = strategy.start(FACTORS)
+    for number in (1, 2):
+        brief = strategy.brief(state, number)
+        aggregation = strategy.begin(state, number)
+        for value in (0.1, 0.2, 1e9):
+            change = {name: torch.full_like(a, value) for name, a in brief.expects.items()}
+            aggregation.add(Update(f"h{value}", change))
+        state = aggregation.finish()
+        assert all(float(array.abs().max()) < 10 for array in state.values())
+    assert strategy.deploy(state).arrays
 
 
 def test_parts_default_to_nothing() -> None:
