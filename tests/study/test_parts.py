@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from wardround.privacy.accountant import epsilon
+from wardround.privacy.events import Gaussian, PoissonSampled, Repeated
 from wardround.strategies.checkpoint import load_checkpoint
 
 Command = Callable[..., Any]
@@ -33,6 +35,9 @@ def test_a_study_with_controls_and_an_optimiser(
     ended = wardround("run", small_study, "--json", "--runs", tmp_path / "runs")
     assert ended.code == 0, ended.err
     document = ended.document()
+    # As for any study of 2 rounds x 2 steps; controls are part of the change, not a release more.
+    expected = epsilon(Repeated(PoissonSampled(0.1, Gaussian(1.0)), 4), 1e-5)
+    assert [h["epsilon"] for h in document["hospitals"]] == [expected, expected]
     names = load_checkpoint(Path(document["run_dir"]) / "checkpoint").arrays.keys()
     adapter = {name for name in names if not name.startswith("server/")}
     assert {f"server/control/hospital-1/{name}" for name in adapter} <= names

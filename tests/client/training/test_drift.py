@@ -13,6 +13,7 @@ from wardround.client.change_noise import change_deviation
 from wardround.client.schedules import Schedule, Shape
 from wardround.client.training import TrainingConfig
 from wardround.privacy.adaptive import AdaptiveClip
+from wardround.privacy.errors import LedgerError
 from wardround.privacy.events import primitive_counts
 from wardround.privacy.plan import Mechanism, Mode, PrivacyPlan
 from wardround.privacy.stream import SecureStream
@@ -79,6 +80,14 @@ def test_nothing_more_is_charged(lab: Any, plan: PrivacyPlan) -> None:
     """Both are functions of public and noised values."""
     change = lab.train(plan, training=sgd(proximal_mu=0.5), corrections=correction_of(lab))
     assert primitive_counts(change.event) == primitive_counts(plan.event)
+
+
+def test_a_control_of_its_own_would_be_a_second_release(lab: Any) -> None:
+    """The broken twin of SCAFFOLD as it is here: change and control each clipped and noised."""
+    reservation = lab.reserve(UPDATE)
+    lab.train(UPDATE, training=sgd(), reservation=reservation)
+    with pytest.raises(LedgerError, match="charged no more"):
+        lab.train(UPDATE, training=sgd(), reservation=reservation)
 
 
 def test_a_correction_takes_no_room_in_the_clip(lab: Any) -> None:
