@@ -8,11 +8,9 @@ nothing of the lay words that only hospitals' questions use. Nothing is private.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wardround.client.models import quiet_transformers, weights_sha256
+from wardround.client.tasks.ranking.adapting import save_base
 from wardround.client.tasks.ranking.rows import encode, encode_query
 from wardround.client.tasks.ranking.stage_one import StageOne, pretrain
 from wardround.client.tasks.ranking.world import FILLERS, SYLLABLES, RankingWorld, weak_pairs
@@ -149,23 +147,6 @@ def adapt_to_ranking(
     pairs = weak_pairs(recipe.world, recipe.pairs, recipe.seed)
     rows = [encode(tokenizer, note, question, MAX_LENGTH, 32) for note, question in pairs]
     pretrain(model, rows, recipe.stage_one, tokenizer.pad_token_id, generator, tell)
-
-
-def save_base(model: Any, tokenizer: Any, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a base that ``load_base`` reads, whole or not at all; returns its manifest."""
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        fresh = Path(scratch) / folder.name
-        with quiet_transformers():
-            model.save_pretrained(fresh)
-            tokenizer.save_pretrained(fresh)
-        for path in fresh.iterdir():
-            path.chmod(0o644)
-        manifest = {"sha256": weights_sha256(fresh), **facts}
-        (fresh / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-        if folder.exists():
-            shutil.rmtree(folder)
-        fresh.rename(folder)
-    return manifest
 
 
 def build(recipe: NotesRecipe, bases: Path, tell: Callable[[str], None]) -> dict[str, Any]:

@@ -23,9 +23,9 @@ from wardround.client.bases.build_notes import (
     NotesRecipe,
     adapt_to_ranking,
     general_model,
-    save_base,
     train_tokenizer,
 )
+from wardround.client.tasks.ranking.adapting import save_base
 from wardround.client.tasks.ranking.evaluation import FIRST_STAGE
 from wardround.client.workbench import Workbench
 from wardround.privacy.plan import Mode

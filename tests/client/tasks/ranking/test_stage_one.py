@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -9,9 +10,11 @@ import torch
 
 from wardround.client.bases.build_notes import NotesRecipe, build
 from wardround.client.models import embedded_bases, load_base
+from wardround.client.tasks.ranking.adapting import main, read_pairs
 from wardround.client.tasks.ranking.cached import score_pairs
 from wardround.client.tasks.ranking.rows import encode
 from wardround.client.tasks.ranking.stage_one import StageOne, pretrain
+from wardround.privacy.errors import BadInput
 
 PAIRS = [("Bato coughs.", "cough"), ("Kirume sleeps.", "sleep"), ("Sofa itches.", "rash")]
 
@@ -98,3 +101,45 @@ def test_recipe_makes_a_base_that_loads(tmp_path):
     made = load_base(str(tmp_path / "small"), sha256=manifest["sha256"])
     assert made.tokenizer.decode(made.tokenizer("vosu µ 5 ‰")["input_ids"][1:]) == " vosu µ 5 ‰"
     assert build(recipe, tmp_path, lambda line: None)["sha256"] == manifest["sha256"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ['{"query": "Document: Bato coughs. Query:", "response": "cough"}'],
+        ['{"passage": "Bato coughs.", "query": "cough"}'],
+        ['{"query": "cough", "pos": ["Bato coughs."], "neg": ["Kirume sleeps."]}'],
+    ],
+)
+def test_command_adapts_a_base_to_pairs(tmp_path, capsys, lines):
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("\n".join(lines * 2 if "pos" not in lines[0] else lines) + "\n")
+    assert set(read_pairs(pairs)) == {("Bato coughs.", "cough")}
+    words = ["--base", "notes", "--pairs", pairs, "--to", tmp_path / "new", "--steps", 2,
+             "--batch", 1, "--learning-rate", 1e-3]  # fmt: skip
+    main([str(word) for word in words])
+    manifest = json.loads(capsys.readouterr().out)
+    made, base = load_base(str(tmp_path / "new"), sha256=manifest["sha256"]), load_base("notes")
+    assert manifest["from_sha256"] == base.sha256
+    row = encode(base.tokenizer, "Bato coughs.", "cough", 64, 12)
+    assert score_pairs(made.model, [row], 0) > score_pairs(base.model, [row], 0)
+    assert not any(p.requires_grad for p in base.model.parameters())
+    with pytest.raises(SystemExit) as ended:  # the folder is taken now
+        main([str(word) for word in words])
+    assert ended.value.code == 2
+    assert "must not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no pairs"),
+        ('{"passage": "a", "query": "b"}\n{"passage": "a"}\n', ":2: expected fields"),
+        ('{"passage": "a", "query": "b"}\n{"passage": "a", "query": ""}\n', ":2: a field is empty"),
+    ],
+)
+def test_bad_pairs_are_named_by_line(tmp_path, text, message):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(text)
+    with pytest.raises(BadInput, match=message):
+        read_pairs(path)
