@@ -25,7 +25,7 @@ from wardround.client.tasks.ranking.likelihood import mean_log_likelihood, query
 from wardround.client.tasks.ranking.rows import Row, encode, pad, pad_token_id
 from wardround.client.tasks.ranking.world import RankingWorld
 
-MAX_LENGTH, MAX_QUERY, ROWS = 256, 32, 64
+MAX_LENGTH, MAX_QUERY, ROWS = 256, 32, 16
 Scorer = Callable[[nn.Module, Sequence[Row], int], list[float]]
 
 
@@ -60,19 +60,20 @@ CONTENDERS: dict[str, Scorer] = {
 def ranking_benchmark(
     candidates: int = 50,
     queries: int = 4,
-    passage_words: int = 60,
+    passage_words: Sequence[int] = (10, 60),
     repeats: int = 5,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Pairs a second and ratios, in two workloads.
+    """Pairs a second and ratios, in four workloads.
 
     ``own_lists``: every query has candidates of its own, so each passage is read for one query.
-    ``shared_list``: all queries are asked of the same candidates, as in a patient's chart.
+    ``shared_list``: all queries are asked of the same candidates, as in a patient's chart. Both
+    with passages as short as the generated notes, and with long ones.
 
     Args:
         candidates: Of each query.
         queries: In one timed turn.
-        passage_words: Words in a passage; notes are joined until they have so many.
+        passage_words: Words in a passage, by workload; notes are joined to have so many.
         repeats: Timed turns after one that is not timed; contenders take turns.
         say: Told what is being timed.
     """
@@ -82,17 +83,17 @@ def ranking_benchmark(
         base = load_base("notes")
         filler = pad_token_id(base.tokenizer)
         found = {}
-        for name, shared in (("own_lists", False), ("shared_list", True)):
-            say(f"{name}: {repeats} turns of {len(CONTENDERS)} contenders")
-            pairs = _pairs(base.tokenizer, candidates, queries, passage_words, shared)
-            found[name] = _timed(base.model, pairs, filler, repeats)
+        for words in passage_words:
+            for name, shared in (("own_lists", False), ("shared_list", True)):
+                say(f"{name}, {words} words: {repeats} turns of {len(CONTENDERS)} contenders")
+                pairs = _pairs(base.tokenizer, candidates, queries, words, shared)
+                found[f"{name}_{words}_words"] = _timed(base.model, pairs, filler, repeats)
     finally:
         torch.set_num_threads(before)
     return {
         "settings": {
             "candidates": candidates,
             "queries": queries,
-            "passage_words": passage_words,
             "repeats": repeats,
             "base": "notes",
             "threads": 1,

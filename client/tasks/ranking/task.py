@@ -182,4 +182,4 @@ def score_texts(
         rows.encode(tokenizer, passage, query, config.max_length, config.max_query)
         for passage, query in pairs
     ]
-    return score_pairs(model, encoded, rows.pad_token_id(tokenizer), ROWS_PER_PASS)
+    return score_pairs(model, encoded, rows.pad_token_id(tokenizer))

@@ -78,8 +78,8 @@ def test_coupling_is_refused_before_anything_is_written(
 
 
 def test_all_contenders_give_the_same_scores() -> None:
-    found = ranking_benchmark(candidates=3, queries=2, passage_words=8, repeats=1)
-    for workload in ("own_lists", "shared_list"):
+    found = ranking_benchmark(candidates=3, queries=2, passage_words=(8,), repeats=1)
+    for workload in ("own_lists_8_words", "shared_list_8_words"):
         assert found[workload]["pairs"] == 6
         assert found[workload]["pairs_per_second"].keys() == CONTENDERS.keys()
         # float32 log-probabilities of size 10.

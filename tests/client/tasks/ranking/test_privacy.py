@@ -8,7 +8,11 @@ import pytest
 import torch
 
 from wardround.client.hospital import group_units
+from wardround.client.tasks.ranking.first_stage import FirstStage
+from wardround.client.tasks.ranking.formats import read_lists, write_lists
 from wardround.client.tasks.ranking.lists import ListBatch
+from wardround.client.tasks.ranking.negatives import add_public_negatives, main
+from wardround.client.tasks.ranking.public import Collection
 from wardround.client.tasks.ranking.records import Candidate, RankingQuery, ranking_record
 from wardround.client.tasks.ranking.task import RankingTask
 from wardround.privacy import Unit
@@ -109,3 +113,24 @@ def test_foreign_batch_is_refused(case):
 
     with pytest.raises(TypeError, match="this task's collate"):
         RankingTask().losses(case("ranking").model(), Batch({}, torch.zeros(0), 0))
+
+
+def test_public_negatives_depend_on_the_record_and_public_things_alone(beir, tmp_path):
+    own = [
+        _list("a", "p1", "p1", "p1"),
+        ranking_record("b", RankingQuery("who treats fever", (Candidate("b-0", "note", 1),))),
+    ]
+    collection = Collection.open(beir)
+    together = add_public_negatives(own, collection, 3)
+    assert [add_public_negatives([record], collection, 3)[0] for record in own] == together
+    index = FirstStage(collection.passages())
+    nearest = [f"public-{name}" for name, _ in index.retrieve("who treats fever", 3)]
+    assert [c.id for c in together[1].content.candidates] == ["b-0", *nearest]
+    assert [record.owners for record in together] == [record.owners for record in own]
+    write_lists(own, tmp_path / "own.jsonl")
+    words = ["--lists", tmp_path / "own.jsonl", "--public", beir, "--to", tmp_path / "longer.jsonl",
+             "--count", "3"]  # fmt: skip
+    main([str(word) for word in words])
+    assert read_lists(tmp_path / "longer.jsonl") == together
+    with pytest.raises(SystemExit):  # never over a file that is there
+        main([str(word) for word in words])
