@@ -128,6 +128,31 @@ def robust(
     _show(robust_benchmark(draws), as_json)
 
 
+@bench_app.command(epilog="Example: [bold]wardround bench facts --data MedCF/valid.json[/bold]")
+def facts(
+    data: Annotated[Path, typer.Option(help="A public MedCF, MedFE or EasyEdit file.")],
+    base: Annotated[
+        Path | None, typer.Option(help="From wardround base train; trained here without.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Corrections to teach; 0 takes all.")] = 0,
+    base_steps: Annotated[int, typer.Option(min=1, help="Steps to train the base.")] = 700,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of ten steps.")] = 15,
+    corroborated: Annotated[int, typer.Option(min=1, help="Corrections with support.")] = 8,
+    support: Annotated[int, typer.Option(min=1, help="Records behind each.")] = 64,
+    records: Annotated[int, typer.Option(min=50, help="Records a hospital.")] = 320,
+    epsilon: float = 8.0,
+    seed: int = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Real facts in four hospitals: what a small base knew, and what a study did to it."""
+    from wardround.client.tasks.editing.public import PublicShape
+    from wardround.study.bench.facts import FactsSetup, facts_benchmark
+
+    shape = PublicShape(corroborated, support, 8, records)
+    setup = FactsSetup(limit, base_steps, 12, epsilon, rounds, seed, shape)
+    _show(facts_benchmark(data, setup, base, _say(as_json)), as_json)
+
+
 @bench_app.command(name="all", epilog="Example: [bold]wardround bench all --json[/bold]")
 def all_(as_json: AsJson = False) -> None:
     """Everything above with its defaults, one after the other."""
