@@ -47,7 +47,7 @@ from wardround.privacy.audit import (
 )
 from wardround.privacy.canaries import evidence, seen_deviation
 from wardround.privacy.errors import BadInput
-from wardround.privacy.plan import Mode, PrivacyPlan, RoundPlan
+from wardround.privacy.plan import Mechanism, Mode, PrivacyPlan, RoundPlan
 from wardround.privacy.policy import Policy, Provenance
 from wardround.privacy.tables import read_toml
 from wardround.server.app import make_server_app
@@ -176,6 +176,11 @@ def audit_study(path: Path, setup: AuditSetup) -> dict[str, Any]:
     """
     started = time.monotonic()
     study = Study.read(path)
+    if study.privacy.mechanism is not Mechanism.DP_SGD:
+        raise BadInput(
+            f"{path} [privacy] mechanism is {study.privacy.mechanism.value!r}; the audit watches "
+            "steps of 'dp-sgd'"
+        )
     seed = secrets.randbits(48) if setup.seed is None else setup.seed
     generator = torch.Generator().manual_seed(seed)
     protected = None

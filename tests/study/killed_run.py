@@ -19,7 +19,7 @@ from wardround.study.cli import main
 POINTS = {
     "before the charge": ("wardround.privacy.ledger:Ledger.reserve", "before"),
     "after the charge": ("wardround.privacy.ledger:Ledger.reserve", "after"),
-    "in training": ("wardround.client.training:_clipped_gradient", "before"),
+    "in training": ("wardround.client.training:clipped_sum", "before"),
     "before the answer is stored": ("wardround.privacy.ledger:Ledger.commit", "before"),
     "after the answer is stored": ("wardround.privacy.ledger:Ledger.commit", "after"),
     "before the report": ("wardround.server.book:ReportBook.write", "before"),

@@ -113,6 +113,26 @@ def test_settings_that_do_not_go_together(
         Study.read(small_study)
 
 
+def test_the_audit_says_what_it_watches(wardround: Command, small_study: Path) -> None:
+    rewrite(small_study, SITE | {"mechanism": "whole-update"})
+    ended = wardround("audit", small_study)
+    assert ended.code == 2
+    assert "mechanism is 'whole-update'; the audit watches steps of 'dp-sgd'" in ended.err
+
+
+def test_a_device_that_is_not_there(
+    wardround: Command, small_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    ended = wardround("run", small_study, "--device", "cuda", "--runs", tmp_path / "runs")
+    assert ended.code == 2
+    assert "device is 'cuda'" in ended.err
+    assert not (tmp_path / "runs").exists()
+    ended = wardround("run", small_study, "--device", "cuda", "--engine", "ray")
+    assert ended.code == 2
+    assert "--engine ray trains on the CPU" in ended.err
+
+
 def test_noise_that_leaves_nothing_for_the_count(small_study: Path) -> None:
     rewrite(small_study, {"adaptive": {"count_noise": 0.4}})
     study = Study.read(small_study)
