@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from wardround.client.layers import background
 from wardround.client.tasks.base import Predicts, Record
 from wardround.client.workbench import Workbench
 from wardround.privacy.errors import BadInput
@@ -52,14 +53,16 @@ def evaluate_result(
         read = task.read_probes if writes else task.load
         records: list[Record] = list(read(source, study.task))
         reached = load_checkpoint(folder.path / "checkpoint")
+        learnt = strategy_of(study).deploy(reached.arrays)
         if not base:
-            workload.trainable.write(strategy_of(study).deploy(reached.arrays).arrays)
+            workload.trainable.write(learnt.arrays)
         subject = (workload.trainable.model, workload.tokenizer, records, study.task)
-        scores = (
-            task.evaluate(*subject)
-            if predictions is None
-            else task.write_predictions(*subject, predictions)
-        )
+        with background(workload.trainable.model, {} if base else learnt.background):
+            scores = (
+                task.evaluate(*subject)
+                if predictions is None
+                else task.write_predictions(*subject, predictions)
+            )
     return {
         "run_dir": str(run_dir),
         "task": task.name,

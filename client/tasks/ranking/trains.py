@@ -78,8 +78,8 @@ def export(
     note: str,
 ) -> None:
     """Write LoRA factors in PEFT's format; blocks and a head as plain safetensors beside them."""
-    check_arrays(arrays, trainable.shapes)
     if LAST_BLOCKS in adapter:
+        check_arrays(arrays, trainable.shapes)
         _save(folder, "blocks.safetensors", arrays, base, note)
         return
     own = {name: value for name, value in arrays.items() if name != HEAD_WEIGHT}
