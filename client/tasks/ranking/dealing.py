@@ -13,16 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from wardround.client.tasks.base import Record
 from wardround.client.tasks.draws import Draws
 from wardround.client.tasks.ranking.config import PublicLists
-from wardround.client.tasks.ranking.first_stage import FirstStage
+from wardround.client.tasks.ranking.first_stage import Finder, FirstStage, FromRun
 from wardround.client.tasks.ranking.formats import read_lists
 from wardround.client.tasks.ranking.generated import Ward
 from wardround.client.tasks.ranking.public import Collection, Grades
 from wardround.client.tasks.ranking.records import Candidate, RankingQuery, ranking_record
+from wardround.client.tasks.ranking.trec import read_run
 from wardround.privacy.errors import BadInput
 
 
@@ -72,7 +74,7 @@ def deal_public(
     split, held_out = collection.splits()
     queries, grades = _answered(collection, split)
     names = draws.shuffled(list(queries))
-    index = FirstStage(collection.passages())
+    find = _Finders(collection)
     if held_out:
         questions, answers = _answered(collection, held_out)
         asked = draws.shuffled(list(questions))[:max_probes]
@@ -80,8 +82,10 @@ def deal_public(
         kept = _probe_count(len(names), lists, max_probes)
         questions, answers = queries, grades
         asked, names = names[:kept], names[kept:]
-    training = [_list(n, queries[n], grades[n], index, lists.negatives, draws) for n in names]
-    probes = [_pool(n, questions[n], answers[n], index, lists.depth) for n in asked]
+    near = find.of(split)
+    training = [_list(n, queries[n], grades[n], near, lists.negatives, draws) for n in names]
+    near = find.of(held_out or split)
+    probes = [_pool(n, questions[n], answers[n], near, lists.depth) for n in asked]
     found = [draft for draft in probes if draft.passages]
     texts = _texts(collection, [*training, *found])
     return _dealt(
@@ -100,14 +104,32 @@ def probes_of(folder: Path, depth: int, most: int) -> list[Record]:
     """
     collection = Collection.open(folder)
     split, held_out = collection.splits()
-    queries, grades = _answered(collection, held_out or split)
-    index = FirstStage(collection.passages())
-    drafts = [_pool(n, queries[n], grades[n], index, depth) for n in list(queries)[:most]]
+    chosen = held_out or split
+    queries, grades = _answered(collection, chosen)
+    near = _Finders(collection).of(chosen)
+    drafts = [_pool(n, queries[n], grades[n], near, depth) for n in list(queries)[:most]]
     found = [draft for draft in drafts if draft.passages]
     if not found:
         raise BadInput(f"{folder}: the first stage finds nothing for any query")
     texts = _texts(collection, found)
     return [draft.record(texts) for draft in found]
+
+
+class _Finders:
+    """The first stage of each split: its run file, or one BM25 index for all that have none."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+
+    def of(self, split: str) -> Finder:
+        """What finds passages for the queries of this split."""
+        run = self._collection.run(split)
+        return FromRun(read_run(run)) if run.is_file() else self._index
+
+    @cached_property
+    def _index(self) -> Finder:
+        """Made when it is first needed, from one pass over the passages."""
+        return FirstStage(self._collection.passages())
 
 
 def _answered(collection: Collection, split: str) -> tuple[dict[str, str], Grades]:
@@ -126,27 +148,26 @@ def _probe_count(queries: int, lists: PublicLists, most: int) -> int:
 
 
 def _list(
-    name: str, query: str, judged: Mapping[str, int], index: FirstStage, count: int, draws: Draws
+    name: str, query: str, judged: Mapping[str, int], finder: Finder, count: int, draws: Draws
 ) -> _Draft:
     """A training list: the best passage first, then hard and random negatives."""
     best = min((n for n, grade in judged.items() if grade > 0), key=lambda n: (-judged[n], n))
     relevant = {n for n, grade in judged.items() if grade > 0}
-    near = [n for n, _ in index.retrieve(query, 4 * count + len(relevant)) if n not in relevant]
+    depth = 4 * count + len(relevant)
+    near = [n for n, _ in finder.best(name, query, depth) if n not in relevant]
     hard = draws.sample(near, min(len(near), count - count // 2))
     taken = relevant | set(hard)
     random = [
-        n for n in draws.sample(index.ids, min(len(index.ids), count + len(taken)))
+        n for n in draws.sample(finder.ids, min(len(finder.ids), count + len(taken)))
         if n not in taken
     ]  # fmt: skip
     negatives = [*hard, *random][:count]
     return _Draft(name, query, ((best, judged[best], None), *((n, 0, None) for n in negatives)))
 
 
-def _pool(
-    name: str, query: str, judged: Mapping[str, int], index: FirstStage, depth: int
-) -> _Draft:
+def _pool(name: str, query: str, judged: Mapping[str, int], finder: Finder, depth: int) -> _Draft:
     """A list to evaluate on: what the first stage finds, and the grades of what it does not."""
-    found = index.retrieve(query, depth)
+    found = finder.best(name, query, depth)
     missed = {n: grade for n, grade in judged.items() if n not in dict(found)}
     return _Draft(name, query, tuple((n, judged.get(n), score) for n, score in found), missed)
 
@@ -156,7 +177,9 @@ def _texts(collection: Collection, drafts: Sequence[_Draft]) -> dict[str, str]:
     wanted = {name for draft in drafts for name, _, _ in draft.passages}
     texts = {name: text for name, text in collection.passages() if name in wanted}
     if lost := sorted(wanted - texts.keys()):
-        raise BadInput(f"{collection.folder}: passage {lost[0]!r} is judged but not there")
+        raise BadInput(
+            f"{collection.folder}: passage {lost[0]!r} is judged or ranked but not there"
+        )
     return texts
 
 

@@ -1,7 +1,8 @@
-"""The first stage: BM25 over a local collection, which finds what is worth ranking.
+"""The first stage, which finds what is worth ranking: BM25 over a collection, or a run file.
 
-Through bm25s, with its defaults (Lucene's variant, k1 = 1.5, b = 0.75, English stop words). Knows
-nothing of models. Source: Robertson and Zaragoza (2009), "The probabilistic relevance framework".
+BM25 through bm25s, with its defaults (Lucene's variant, k1 = 1.5, b = 0.75, English stop words).
+Knows nothing of models. Source: Robertson and Zaragoza (2009), "The probabilistic relevance
+framework".
 
 Privacy: an index holds document frequencies of everything in it, so a list found with it depends on
 every passage of the collection. Lists for private training come from public collections only.
@@ -9,9 +10,43 @@ every passage of the collection. Lists for private training come from public col
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Protocol
 
+from wardround.client.tasks.ranking.metrics import ranking
 from wardround.privacy.errors import BadInput
+
+
+class Finder(Protocol):
+    """What lists are made with."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Passages that random negatives are drawn from."""
+
+    def best(self, name: str, query: str, depth: int) -> list[tuple[str, float]]:
+        """Passages and scores for the query of this id and text, best first; at most ``depth``."""
+
+
+class FromRun:
+    """A first stage that was run elsewhere.
+
+    Args:
+        run: Scores by query and passage.
+    """
+
+    def __init__(self, run: Mapping[str, Mapping[str, float]]) -> None:
+        self._run = run
+
+    @cached_property
+    def ids(self) -> Sequence[str]:
+        """Every passage that the run names, in its order."""
+        return list(dict.fromkeys(name for scores in self._run.values() for name in scores))
+
+    def best(self, name: str, query: str, depth: int) -> list[tuple[str, float]]:
+        """The run's best for this query; none where it has none."""
+        return ranking(self._run.get(name, {}))[:depth]
 
 
 class FirstStage:
@@ -49,6 +84,10 @@ class FirstStage:
             for place, score in zip(found[0], scores[0], strict=True)
             if score > 0
         ]
+
+    def best(self, name: str, query: str, depth: int) -> list[tuple[str, float]]:
+        """``retrieve``, whatever the query's id."""
+        return self.retrieve(query, depth)
 
     def scores(self, query: str, ids: Sequence[str]) -> list[float]:
         """What the first stage gives these passages; each must be in the index."""

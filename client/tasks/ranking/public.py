@@ -2,7 +2,8 @@
 
 Passages are streamed, one at a time. Knows nothing of lists or models. Formats: BEIR (Thakur et
 al., 2021): ``corpus.jsonl``, ``queries.jsonl``, ``qrels/<split>.tsv`` with a header; MS MARCO
-passages: ``collection.tsv``, ``queries.<split>.tsv``, ``qrels.<split>.tsv``.
+passages: ``collection.tsv``, ``queries.<split>.tsv``, ``qrels.<split>.tsv``. A first stage's run
+may lie beside them, as ``runs/<split>.trec`` or ``run.<split>.trec``.
 """
 
 from __future__ import annotations
@@ -68,6 +69,10 @@ class Collection:
         """Grades by query and passage."""
         path = self._qrels(split)
         return _beir_qrels(path) if self.beir else read_qrels(path)
+
+    def run(self, split: str) -> Path:
+        """Where a first stage's run for this split is, if somebody has put one there."""
+        return self.folder / (f"runs/{split}.trec" if self.beir else f"run.{split}.trec")
 
     def splits(self) -> tuple[str, str]:
         """The split to deal out, and another one to evaluate on; empty where there is only one."""

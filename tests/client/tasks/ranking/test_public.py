@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 
+from wardround.client.tasks.ranking import dealing
 from wardround.client.tasks.ranking.config import PublicLists
 from wardround.client.tasks.ranking.dealing import deal_public, probes_of
 from wardround.client.tasks.ranking.first_stage import FirstStage
@@ -70,6 +71,24 @@ def test_one_split_is_shared_between_training_and_probes(beir):
     assert len(probed) == 1  # 25 percent of four
 
 
+def test_a_run_file_stands_in_for_the_index(beir, monkeypatch):
+    """As for millions of passages: nothing is indexed, and lists come from the runs."""
+    monkeypatch.setattr(dealing, "FirstStage", None)
+    (beir / "runs").mkdir()
+    for split in ("train", "test"):
+        names = Collection.open(beir).qrels(split)
+        lines = [f"{q} Q0 d{n} 1 {30 - n} x\n" for q in names for n in range(0, 30, 3)]
+        (beir / "runs" / f"{split}.trec").write_text("".join(lines))
+    ward = deal_public(beir, 2, 3, LISTS, 100)
+    for record in ward.probes:
+        assert [c.id for c in record.content.candidates] == ["d0", "d3", "d6", "d9", "d12"]
+        assert record.content.candidates[0].score == 30.0
+    named = {f"d{n}" for n in range(0, 30, 3)}
+    for record in (record for part in ward.hospitals for record in part):
+        assert {c.id for c in record.content.candidates[1:]} <= named
+    assert probes_of(beir, 5, 100)[0].content.candidates[1].id == "d3"
+
+
 def test_dealing_repeats(beir):
     assert deal_public(beir, 2, 3, LISTS, 100) == deal_public(beir, 2, 3, LISTS, 100)
     assert deal_public(beir, 2, 3, LISTS, 100) != deal_public(beir, 2, 4, LISTS, 100)
@@ -127,7 +146,7 @@ def test_header_of_judgements_is_needed(beir):
 def test_judged_passage_that_is_not_there(beir):
     path = beir / "qrels" / "train.tsv"
     path.write_text(path.read_text() + "q0\tnowhere\t3\n")
-    with pytest.raises(BadInput, match="'nowhere' is judged but not there"):
+    with pytest.raises(BadInput, match="'nowhere' is judged or ranked but not there"):
         deal_public(beir, 2, 0, LISTS, 100)
 
 
