@@ -24,6 +24,12 @@ POINTS = {
     "after the answer is stored": ("wardround.privacy.ledger:Ledger.commit", "after"),
     "before the report": ("wardround.server.book:ReportBook.write", "before"),
     "before the checkpoint": ("wardround.server.coordinator:save_checkpoint", "before"),
+    "before the scores are kept": ("wardround.study.runner:write_atomically", "before"),
+    "while the report is written": ("wardround.server.book:write_atomically", "before"),
+    "while the report is renamed": ("wardround.server.book:write_atomically", "after"),
+    "before any file is durable": ("wardround.privacy.disk:Disk.sync", "before"),
+    "before any file has its name": ("wardround.privacy.disk:Disk.replace", "before"),
+    "before the adapter": ("wardround.study.local:publish", "before"),
     "after the checkpoint": ("wardround.server.coordinator:save_checkpoint", "after"),
 }
 

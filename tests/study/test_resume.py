@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 
 from wardround.privacy.chain import read_chain
 from wardround.privacy.journal import LEDGER_FILE
+from wardround.server.book import read_book
+from wardround.strategies.checkpoint import load_checkpoint
 
 Command = Callable[..., Any]
 WORKER = Path(__file__).parent / "killed_run.py"
@@ -66,6 +69,62 @@ def test_a_run_killed_anywhere_goes_on(
             assert after[name][: len(rounds)] == rounds, point
             assert after[name] == [1, 2], (point, "every round charged, and charged once")
         assert (run / "adapter" / "adapter_model.safetensors").exists(), point
+
+
+# Points at which files are half-written, counted over ledgers, replies, book and checkpoints.
+BARE_POINTS = [
+    ("before the scores are kept", 1),
+    ("after the charge", 3),
+    ("while the report is written", 2),
+    ("while the report is renamed", 1),
+    ("before any file is durable", 9),
+    ("before any file is durable", 20),
+    ("before any file has its name", 7),
+    ("before the adapter", 1),
+]
+
+
+def results(run: Path) -> dict[str, Any]:
+    """What a run came to: the adapter's bytes, the model's bits, the scores of every round."""
+    final = load_checkpoint(run / "checkpoint")
+    return {
+        "adapter": (run / "adapter" / "adapter_model.safetensors").read_bytes(),
+        "round": final.round,
+        "model": {name: array.numpy().tobytes() for name, array in final.arrays.items()},
+        "answered": final.state["answered"],
+        "scores": (run / "metrics.jsonl").read_text(encoding="utf-8"),
+        "rounds": [(r.round, r.metrics, r.bytes_down) for r in read_book(run / "rounds")],
+    }
+
+
+@pytest.mark.fault
+@pytest.mark.slow
+def test_a_killed_run_comes_to_the_same_bytes_without_noise(
+    wardround: Command, small_study: Path, tmp_path: Path
+) -> None:
+    """In mode none everything follows from the seed: no kill may leave a trace in the results."""
+    text = small_study.read_text(encoding="utf-8")
+    bare = re.sub(r"noise_multiplier = 1.0[^\n]*", 'mode = "none"', text)
+    bare = bare.replace('name = "fedavg"', 'name = "fedavg"\nencoding = "int8"')
+    bare = bare.replace("[hospitals]", "evaluate_every = 1\n\n[hospitals]")
+    small_study.write_text(bare, encoding="utf-8")
+    whole = wardround("run", small_study, "--json", "--runs", tmp_path / "whole").document()
+    expected = results(Path(whole["run_dir"]))
+    jobs = [
+        [point, count, ["run", str(small_study), "--json", "--runs", str(tmp_path / str(i))]]
+        for i, (point, count) in enumerate(BARE_POINTS)
+    ]
+    worker = subprocess.run(
+        [sys.executable, str(WORKER)], input=json.dumps(jobs), capture_output=True, text=True
+    )
+    assert worker.returncode == 0, worker.stderr
+    assert json.loads(worker.stdout) == [signal.SIGKILL] * len(jobs), worker.stderr
+    for i, at in enumerate(BARE_POINTS):
+        (run,) = (p for p in (tmp_path / str(i)).iterdir() if not p.name.startswith("."))
+        ended = wardround("run", small_study, "--resume", run, "--json")
+        assert ended.code == 0, (at, ended.err)
+        found = results(run)
+        assert [key for key in expected if found[key] != expected[key]] == [], at
 
 
 def test_a_run_goes_on_only_as_it_began(
