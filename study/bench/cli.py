@@ -153,6 +153,17 @@ def facts(
     _show(facts_benchmark(data, setup, base, _say(as_json)), as_json)
 
 
+@bench_app.command(epilog="Example: [bold]wardround bench codec --json[/bold]")
+def codec(
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of the small study each.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Bytes, error and utility of every encoding of an update."""
+    from wardround.study.bench.codec import codec_benchmark
+
+    _show(codec_benchmark(seeds, _say(as_json)), as_json)
+
+
 @bench_app.command(name="all", epilog="Example: [bold]wardround bench all --json[/bold]")
 def all_(as_json: AsJson = False) -> None:
     """Everything above with its defaults, one after the other."""
