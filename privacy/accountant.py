@@ -13,7 +13,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 
 from wardround.privacy.events import (
@@ -27,7 +27,14 @@ from wardround.privacy.events import (
     compose,
     primitive_counts,
 )
-from wardround.privacy.loss import Loss, gaussian_loss, no_loss, response_loss
+from wardround.privacy.loss import (
+    Loss,
+    gaussian_epsilon,
+    gaussian_loss,
+    no_loss,
+    read_epsilon,
+    response_loss,
+)
 
 REPORT_GRID = 1e-4
 SEARCH_GRID = 1e-3
@@ -37,9 +44,11 @@ MOST_EPSILON = 100.0  # a larger target protects nobody
 
 _EXACT_KINDS = 8  # up to so many kinds of event, the same multiset gives the same bits
 _KEPT_SUMS = 6
+_KEPT_EPSILONS = 1024
 _MOST_LOSS = 300.0  # expected loss beyond which epsilon is called infinite
 
 
+@cache
 def accountant_name(grid: float = REPORT_GRID) -> str:
     """Name and version of what computes epsilon, for reports."""
     return f"PLD, dp-accounting {version('dp-accounting')}, grid {grid:g}"
@@ -80,19 +89,46 @@ class Accountant:
         self._lock = threading.Lock()
         self._names: dict[Primitive, int] = {}
         self._sums: OrderedDict[frozenset[tuple[int, int]], Loss] = OrderedDict()
+        self._epsilons: OrderedDict[tuple[frozenset[tuple[Primitive, int]], float], float]
+        self._epsilons = OrderedDict()
 
     def epsilon(self, event: Event, delta: float) -> float:
         """As the function ``epsilon``; can be handed to ``Policy.decide``."""
         if not 0 < delta < 1:
             raise ValueError(f"delta is {delta}; it must lie strictly between 0 and 1")
-        loss = self.loss(event)
-        return math.inf if loss is None else float(loss.get_epsilon_for_delta(delta))
+        counts = self._counted(event)
+        if counts is None:
+            return math.inf
+        question = frozenset(counts.items()), delta
+        with self._lock:
+            known = self._epsilons.get(question)
+        if known is None:
+            known = self._read(counts, delta)
+            with self._lock:
+                self._epsilons[question] = known
+                if len(self._epsilons) > _KEPT_EPSILONS:
+                    self._epsilons.popitem(last=False)
+        return known
 
     def loss(self, event: Event) -> Loss | None:
         """The privacy-loss distribution of ``event``, a ``PrivacyLossDistribution`` of the library.
 
         None where data was used unprotected, or with so little noise that it comes to the same.
         """
+        counts = self._counted(event)
+        return None if counts is None else self._sum(counts)
+
+    def _read(self, counts: Mapping[Primitive, int], delta: float) -> float:
+        """Epsilon of all of ``counts`` together."""
+        if all(isinstance(part, Gaussian) for part in counts):
+            # Losses of Gaussians add up to a Gaussian one, of which epsilon is known exactly.
+            squares = sorted(count * 2 * _least_loss(part) for part, count in counts.items())
+            return gaussian_epsilon(self._records * math.sqrt(sum(squares)), delta, self._grid)
+        loss = self._sum(counts)
+        return math.inf if loss is None else read_epsilon(loss, delta)
+
+    def _counted(self, event: Event) -> dict[Primitive, int] | None:
+        """What costs anything in ``event``, and how often; None where it costs everything."""
         counts: dict[Primitive, int] = {}
         for part, count in primitive_counts(event).items():
             if isinstance(part, Unprotected):
@@ -103,7 +139,7 @@ class Accountant:
                 counts[part] = counts.get(part, 0) + count
         if self._records**2 * sum(n * _least_loss(p) for p, n in counts.items()) > _MOST_LOSS:
             return None
-        return self._sum(counts)
+        return counts
 
     def _sum(self, counts: Mapping[Primitive, int]) -> Loss | None:
         """All of ``counts`` composed, from the largest part of it that is known."""

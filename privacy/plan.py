@@ -7,7 +7,8 @@ on. Model, adapter and task settings ride along as JSON, unread here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from wardround.privacy.chain import LedgerHead
@@ -15,7 +16,7 @@ from wardround.privacy.errors import BadInput, BadMessage
 from wardround.privacy.mechanisms import Mechanism, Mode, PrivacyPlan, bound
 from wardround.privacy.secagg.terms import SecureSum
 from wardround.privacy.signing import canonical, sha256
-from wardround.privacy.tables import from_table
+from wardround.privacy.tables import as_table, from_table
 
 __all__ = ["Mechanism", "Mode", "PrivacyPlan", "RoundPlan", "SecureSum", "plan_from_json"]
 
@@ -95,9 +96,13 @@ class RoundPlan:
 
     def to_bytes(self) -> bytes:
         """Canonical JSON; the plan's hash and signature are over these bytes."""
-        return canonical(asdict(self))
+        return self._bytes
 
-    @property
+    @cached_property
+    def _bytes(self) -> bytes:
+        return canonical(as_table(self))
+
+    @cached_property
     def sha256(self) -> str:
         """The plan's identity: same bytes, same plan."""
         return sha256(self.to_bytes())

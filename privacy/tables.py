@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,7 +47,7 @@ def from_table(cls: type[T], table: object, where: str) -> T:
     """
     if not isinstance(table, Mapping):
         raise BadInput(f"{where}: expected a table, found {type(table).__name__}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]  # classes are hashable
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     refuse_unknown(table, fields, where)
     values: dict[str, Any] = {}
@@ -59,6 +60,24 @@ def from_table(cls: type[T], table: object, where: str) -> T:
         return cls(**values)
     except ValueError as error:
         raise BadInput(f"{where} {error}") from error
+
+
+def as_table(value: Any) -> dict[str, Any]:
+    """A dataclass as a JSON object that ``from_table`` reads; what its fields hold is not copied.
+
+    ``dataclasses.asdict`` copies every mapping inside, which takes longer than to encode it.
+    """
+    found = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return {
+        name: as_table(part) if dataclasses.is_dataclass(part) else part
+        for name, part in found.items()
+    }
+
+
+@lru_cache(maxsize=256)
+def _hints(cls: type) -> Mapping[str, Any]:
+    """The types of a dataclass' fields; looking them up takes longer than reading a table."""
+    return typing.get_type_hints(cls)
 
 
 def refuse_unknown(table: Mapping[str, Any], known: typing.Iterable[str], where: str) -> None:

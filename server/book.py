@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wardround.privacy.errors import BadMessage
 from wardround.privacy.signing import SigningKey, canonical, verify
+from wardround.privacy.tables import as_table
 from wardround.strategies.checkpoint import write_atomically
 
 log = logging.getLogger("wardround.coordinator")
@@ -77,13 +78,13 @@ class ReportBook:
 
     def write(self, record: RoundRecord) -> None:
         """Sign and keep one round."""
-        document = asdict(record)
+        document = {**as_table(record), "answers": [as_table(one) for one in record.answers]}
         signed = {
             "record": document,
             "key": self._key.public,
             "signature": self._key.sign(canonical(document)),
         }
-        content = json.dumps(signed, indent=1, ensure_ascii=False, allow_nan=False).encode()
+        content = canonical(signed)
         write_atomically(self._folder / f"{record.round:04d}.json", content + b"\n")
 
 

@@ -83,10 +83,10 @@ def find_task(name: str) -> Task:
     Raises:
         BadInput: There is none, suggesting the nearest; or two packages claim the name.
     """
-    known = _known()
-    if name not in known:
-        raise BadInput(f"task {name!r} is unknown{nearest(name, list(known))}")
     if name not in _registered:
+        known = _known()
+        if name not in known:
+            raise BadInput(f"task {name!r} is unknown{nearest(name, list(known))}")
         source = known[name]
         _registered[name] = _load(source) if isinstance(source, str) else _made(source.load())
     return _registered[name]

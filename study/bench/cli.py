@@ -31,13 +31,46 @@ def step(
 
 @bench_app.command(name="round", epilog="Example: [bold]wardround bench round --json[/bold]")
 def round_(
-    rounds: Annotated[int, typer.Option(min=2, help="Rounds of the demo's study.")] = 3,
+    rounds: Annotated[
+        int | None, typer.Option(min=2, help="Rounds of the study; 3 of the demo's by default.")
+    ] = None,
+    rivals_task: Annotated[
+        str, typer.Option(help="A or B: a tiny task that other frameworks were measured with.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Which share of a round is not local training."""
+    """Which share of a round is not local training; or a tiny task beside a plain loop."""
+    from wardround.study.bench.rivals import rivals_benchmark
     from wardround.study.bench.round import round_benchmark
 
-    _show(round_benchmark(rounds), as_json)
+    found = rivals_benchmark(rivals_task, rounds) if rivals_task else round_benchmark(rounds or 3)
+    _show(found, as_json)
+
+
+@bench_app.command(epilog="Example: [bold]wardround bench scale --hospitals 4,1000 --json[/bold]")
+def scale(
+    hospitals: Annotated[str, typer.Option(help="Comma-separated numbers.")] = "4,16,64,256,1000",
+    as_json: AsJson = False,
+) -> None:
+    """What one more hospital costs in one process, in time and memory."""
+    from wardround.privacy.errors import BadInput
+    from wardround.study.bench.scale import scale_benchmark
+
+    sizes = hospitals.split(",")
+    if not all(size.strip().isdecimal() for size in sizes):
+        raise BadInput(f"--hospitals is {hospitals!r}; expected whole numbers with commas between")
+    _show(scale_benchmark([int(size) for size in sizes], say=_say(as_json)), as_json)
+
+
+@bench_app.command(epilog="Example: [bold]wardround bench start --engines in-process,ray[/bold]")
+def start(
+    engines: Annotated[str, typer.Option(help="Comma-separated engines.")] = "in-process",
+    as_json: AsJson = False,
+) -> None:
+    """How soon a study's first round begins, and the same study under Flower's simulation."""
+    from wardround.study.bench.start import start_benchmark
+
+    _show(start_benchmark(tuple(engines.split(","))), as_json)
 
 
 @bench_app.command(epilog="Example: [bold]wardround bench noise --json[/bold]")

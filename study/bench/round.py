@@ -6,6 +6,7 @@ verifying, aggregating, reports and checkpoints. Evaluation on public probes is 
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Any
 
 from wardround.client import custodian
 from wardround.client.workbench import Workbench
+from wardround.study.bench.rivals import Stopwatch, Took
 from wardround.study.config import Study
 from wardround.study.local import begin
 from wardround.study.runner import Stage, execute
@@ -25,7 +27,8 @@ _TRAIN = "train_round"  # what the custodian calls; timed by standing in for it
 
 
 def round_benchmark(rounds: int) -> dict[str, Any]:
-    """Shares of wall time over all rounds but the first, which warms up."""
+    """Shares of wall and processor time over all rounds but the first, which warms up."""
+    watch = Stopwatch()
     with (
         as_file(files("wardround.study") / "embedded" / "medical-editing") as example,
         tempfile.TemporaryDirectory(prefix="wardround-bench-") as scratch,
@@ -36,33 +39,38 @@ def round_benchmark(rounds: int) -> dict[str, Any]:
         folder = begin(replace(study, study=section), Path(scratch), None, workbench)
         hospitals = len(folder.facts.hospitals)
         with _timed_training() as spent:
-            outcome = execute(folder, Stage(workbench=workbench))
-    # The first round warms up and the last one holds the evaluation.
-    timed = outcome.records[1:-1] if rounds > 2 else outcome.records[1:]
-    training = [
-        sum(spent[(record.round - 1) * hospitals : record.round * hospitals]) for record in timed
-    ]
-    whole = [record.seconds for record in timed]
-    return {
-        "round_s": [round(seconds, 4) for seconds in whole],
-        "training_s": [round(seconds, 4) for seconds in training],
-        "overhead_share": round(1 - sum(training) / sum(whole), 4),
-        "settings": {"hospitals": hospitals, "rounds": rounds},
-    }
+            execute(folder, Stage(observer=watch, workbench=workbench))
+    # The watch leaves the first round out; the last one holds the evaluation.
+    timed = range(2, rounds if rounds > 2 else rounds + 1)
+    whole = [watch.rounds[number - 2] for number in timed]
+    training = [spent[(number - 1) * hospitals : number * hospitals] for number in timed]
+    found: dict[str, Any] = {}
+    for clock in ("wall_s", "processor_s"):
+        rounds_s = [getattr(took, clock) for took in whole]
+        training_s = [sum(getattr(took, clock) for took in one) for one in training]
+        found[clock] = {
+            "round": [round(seconds, 4) for seconds in rounds_s],
+            "training": [round(seconds, 4) for seconds in training_s],
+            "overhead_share": round(1 - sum(training_s) / sum(rounds_s), 4),
+        }
+    load = [round(load, 2) for load in os.getloadavg()]
+    settings = {"hospitals": hospitals, "rounds": rounds, "load_average": load}
+    return {"overhead_share": found["processor_s"]["overhead_share"], **found, "settings": settings}
 
 
 @contextmanager
-def _timed_training() -> Iterator[list[float]]:
-    """Seconds of each call of the training loop, in order, while entered."""
-    spent: list[float] = []
+def _timed_training() -> Iterator[list[Took]]:
+    """What each call of the training loop took, in order, while entered."""
+    spent: list[Took] = []
     real = getattr(custodian, _TRAIN)
 
     def timed(*args: Any, **kwargs: Any) -> Any:
-        started = time.perf_counter()
+        started = time.perf_counter(), time.process_time()
         try:
             return real(*args, **kwargs)
         finally:
-            spent.append(time.perf_counter() - started)
+            took = Took(time.perf_counter() - started[0], time.process_time() - started[1])
+            spent.append(took)
 
     setattr(custodian, _TRAIN, timed)
     try:

@@ -1,22 +1,29 @@
 """The default engine: a Flower Grid that runs real ServerApp and ClientApp objects in one process.
 
 Every message is serialised and parsed again in both directions, so what would not survive the wire
-does not survive here. No sockets, no Ray. Three names of Flower's internals are used
-(``TaskIdentity``, ``get_all_nested_objects``, ``inflate_object_from_contents``); flwr is pinned
-exactly, and ``tests/study/test_in_process.py`` fails when they change.
+does not survive here. No sockets, no Ray. Four names of Flower's internals are used
+(``TaskIdentity``, ``get_all_nested_objects``, ``no_object_id_recompute``,
+``inflate_object_from_contents``); flwr is pinned exactly, and ``tests/study/test_in_process.py``
+fails when they change.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+import resource
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Self
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    no_object_id_recompute,
+)
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -31,6 +38,8 @@ log = logging.getLogger("wardround.grid")
 _COORDINATOR_NODE = 1
 _FIRST_HOSPITAL_NODE = 100
 _CLIENT_APP_RAISED = 2
+_FILES_OF_A_CUSTODIAN = 4  # two for the ledger, two while it writes a reply
+_OTHER_FILES = 200
 
 
 class InProcessGrid(Grid):
@@ -119,9 +128,10 @@ class InProcessGrid(Grid):
 
 def _through_the_wire(message: Message) -> Message:
     """The message as it arrives: serialised, then built again from bytes."""
-    parts = {key: part.deflate() for key, part in get_all_nested_objects(message).items()}
     identifier = message.metadata.message_id
-    arrived = inflate_object_from_contents(message.object_id, parts)
+    with no_object_id_recompute():  # nothing changes a message while it is on its way
+        parts = {key: part.deflate() for key, part in get_all_nested_objects(message).items()}
+        arrived = inflate_object_from_contents(message.object_id, parts)
     if not isinstance(arrived, Message):
         raise TypeError(f"a message came back as {type(arrived).__name__}")
     arrived.metadata.__dict__["_message_id"] = identifier
@@ -134,10 +144,59 @@ def run_in_process(
     """Run ``main`` as a ServerApp against one relay per hospital; errors come through."""
     names = dict(enumerate(folder.facts.hospitals, _FIRST_HOSPITAL_NODE))
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
-    with ExitStack() as open_custodians:
-        custodians = {}
-        for name in names.values():
-            custodians[name] = Custodian(folder.hospital(name), surroundings)
-            open_custodians.callback(custodians[name].close)
-        relay = make_relay(lambda at: custodians[str(at.node_config["hospital"])])
+    with _files_for(len(names)) as most, OpenCustodians(folder, surroundings, most) as custodians:
+        relay = make_relay(lambda at: custodians.of(str(at.node_config["hospital"])))
         make_server_app(main)(InProcessGrid(relay, names), context)
+
+
+class OpenCustodians:
+    """Custodians of one run, opened when they are first asked.
+
+    Each holds its ledger's lock for as long as it is open. Where there are more hospitals than may
+    be open at once, the one that was asked longest ago gives its ledger up; when it is asked again
+    it is opened anew, and checks its whole ledger as after any restart.
+    """
+
+    def __init__(self, folder: RunFolder, surroundings: Surroundings, most: int) -> None:
+        """``most`` is how many may be open at once, 1 or more."""
+        self._folder = folder
+        self._surroundings = surroundings
+        self._most = most
+        self._open: OrderedDict[str, Custodian] = OrderedDict()
+
+    def __enter__(self) -> Self:
+        """Opens nothing yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give all ledgers up."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def of(self, hospital: str) -> Custodian:
+        """The hospital's custodian, open."""
+        if hospital not in self._open:
+            if len(self._open) >= self._most:
+                self._open.popitem(last=False)[1].close()
+            self._open[hospital] = Custodian(self._folder.hospital(hospital), self._surroundings)
+        self._open.move_to_end(hospital)
+        return self._open[hospital]
+
+
+@contextmanager
+def _files_for(hospitals: int) -> Iterator[int]:
+    """How many custodians may be open at once; inside, as many as the system lets us have.
+
+    A process starts with a low limit on open files that it may raise by itself.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hospitals * _FILES_OF_A_CUSTODIAN + _OTHER_FILES
+    limit = soft
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        unlimited = limit == resource.RLIM_INFINITY
+        yield hospitals if unlimited else max(1, (limit - _OTHER_FILES) // _FILES_OF_A_CUSTODIAN)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -7,8 +7,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from dp_accounting.pld import privacy_loss_distribution
+from dp_accounting.pld.pld_pmf import (
+    DensePLDPmf,
+    create_pmf_pessimistic_connect_dots_fixed_gap,
+)
 from scipy.optimize import brentq
 from scipy.stats import norm
 
@@ -35,6 +40,7 @@ from wardround.privacy.events import (
     compose,
     from_counts,
 )
+from wardround.privacy.loss import _Pair, gaussian_loss, read_epsilon
 from wardround.privacy.second_opinion import (
     _translate,
     epsilon_by,
@@ -120,6 +126,66 @@ def test_unsampled_gaussians_equal_the_closed_form(mu, expected):
     # Pessimistic rounding on a grid of 1e-4 costs at most a step.
     assert exact <= epsilon(Gaussian(1 / mu), 1e-5) <= exact + 1e-4
     assert exact <= epsilon(Repeated(Gaussian(4.0), round((4 * mu) ** 2)), 1e-5) <= exact + 1e-4
+
+
+@pytest.mark.parametrize("delta", [1e-3, 1e-5, 1e-9])
+@pytest.mark.parametrize(
+    "event",
+    [steps(0.02, 1.1, 30), steps(0.3, 0.8, 4), Gaussian(3.0), RandomisedResponse(0.7, 4), NOTHING],
+    ids=str,
+)
+def test_epsilon_is_read_off_as_dp_accounting_does_point_by_point(event, delta):
+    found = Accountant(1e-3).loss(event)
+    theirs = found.get_epsilon_for_delta(delta)
+    assert read_epsilon(found, delta) == pytest.approx(theirs, rel=1e-9, abs=1e-9)
+
+
+def test_reading_stops_where_the_library_stops():
+    """Losses that never happen, mass at infinity, and losses beyond what exp can tell from zero."""
+    pld = privacy_loss_distribution.PrivacyLossDistribution
+    for first, masses, infinite in (
+        (-3, [0.5, 0.5], 0.0),
+        (2, [0.3, 0.0, 0.7], 0.0),
+        (-1, [0.4, 0.2, 0.3], 0.1),
+        (900, [0.5, 0.5], 0.0),
+    ):
+        found = pld(DensePLDPmf(1.0, first, np.array(masses), infinite, True))
+        for delta in (0.05, 0.2, 0.6):
+            assert read_epsilon(found, delta) == pytest.approx(found.get_epsilon_for_delta(delta))
+
+
+def test_the_distribution_is_the_librarys_without_its_detour():
+    """Mass by mass against dp-accounting's own connect-the-dots constructor."""
+    ours = gaussian_loss(1.3, 0.2, 1e-2)._pmf_add
+    last = ours._lower_loss + ours.size - 1
+    pair = _Pair(1.3, np.arange(2.0), np.log([0.8, 0.2]))
+    deltas = pair.divergence(np.arange(ours._lower_loss, last + 1) * 1e-2, remove=False)
+    theirs = create_pmf_pessimistic_connect_dots_fixed_gap(
+        1e-2, ours._lower_loss, last, np.minimum.accumulate(np.clip(deltas, 0, 1))
+    ).to_dense_pmf()
+    assert np.abs(ours._probs - theirs._probs).max() < 1e-12
+    assert ours._infinity_mass == theirs._infinity_mass
+
+
+@pytest.mark.parametrize("records", [1, 3])
+def test_gaussians_alone_need_no_grid(records):
+    """The closed form lies below the pessimistic distribution, by a few points of its grid."""
+    event = compose(Repeated(Gaussian(4.0), 3), Gaussian(7.0))
+    for delta in (1e-2, 1e-5, 1e-8):
+        exact = Accountant(1e-3, records).epsilon(event, delta)
+        grid = Accountant(1e-3, records).loss(event).get_epsilon_for_delta(delta)
+        assert exact - 1e-3 <= grid <= exact + 1e-3
+    assert epsilon(Repeated(Gaussian(1e6), 2), 1e-5) == 0.0
+
+
+def test_the_same_question_is_answered_once(monkeypatch):
+    accountant = Accountant(1e-3)
+    event = compose(Gaussian(3.0), steps(0.1, 1.0, 5))
+    first = accountant.epsilon(event, 1e-5)
+    monkeypatch.setattr(accountant, "_sum", None)
+    assert accountant.epsilon(compose(steps(0.1, 1.0, 5), Gaussian(3.0)), 1e-5) == first
+    with pytest.raises(TypeError):
+        accountant.epsilon(event, 1e-6)
 
 
 def test_mixed_events_equal_dp_accounting():
@@ -347,7 +413,7 @@ def test_sums_that_are_no_part_of_the_question_are_not_used():
             Accountant().epsilon(event, 1e-5), abs=1e-6
         )
     for i in range(8):  # older sums are forgotten
-        accountant.epsilon(Gaussian(2.0 + i), 1e-5)
+        accountant.loss(Gaussian(2.0 + i))
     assert len(accountant._sums) == 6
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -12,6 +13,7 @@ from wardround.privacy.events import NOTHING, Gaussian, PoissonSampled, Repeated
 from wardround.privacy.mechanisms import Mechanism, Mode
 from wardround.privacy.plan import plan_from_json
 from wardround.privacy.policy import Policy
+from wardround.privacy.signing import canonical
 from wardround.privacy.units import Unit
 
 POLICY = """
@@ -61,6 +63,7 @@ def test_a_plan_comes_back_from_the_wire_with_the_same_hash(make_plan):
     assert again == plan
     assert again.sha256 == plan.sha256
     assert make_plan(ledger_head=None).sha256 != plan.sha256
+    assert plan.to_bytes() == canonical(asdict(plan))
 
 
 @pytest.mark.parametrize(

@@ -59,11 +59,15 @@ def test_an_app_that_raises_is_an_error_without_its_message() -> None:
 
 def test_the_names_of_flower_that_are_used_are_still_there() -> None:
     """A new flwr that moves these must be met by a change here, not by a puzzled user."""
-    from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+    from flwr.supercore.inflatable.inflatable_object import (
+        get_all_nested_objects,
+        no_object_id_recompute,
+    )
     from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
     from flwr.supercore.task_identity import TaskIdentity
 
     assert {"task_id", "run_id", "node_id"} <= set(dir(type(TaskIdentity)))
+    assert not inspect.signature(no_object_id_recompute).parameters
     assert "obj" in inspect.signature(get_all_nested_objects).parameters
     assert list(inspect.signature(inflate_object_from_contents).parameters)[:2] == [
         "object_id",
