@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from flwr.app import Message
 from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid
 
 from wardround.privacy.chain import LedgerHead
 from wardround.privacy.envelope import seal_bytes
@@ -114,11 +113,18 @@ class Hoarder(FedAvg):
         return Keeping({})
 
 
-class Greedy(Coordinator):
-    """A broken twin: asks the grid for everything that has arrived."""
+class Greedy(Generous):
+    """A broken twin: when one answer is asked for, everything that has arrived is fetched first."""
 
-    def _replies(self, grid: Grid, waiting: Any) -> Iterable[Message]:
-        yield from list(grid.pull_messages(list(waiting)))
+    def __init__(self, hospitals: int) -> None:
+        super().__init__(hospitals)
+        self._fetched: dict[str, Message] = {}
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        if self._queue:
+            waiting = list(self._queue)
+            self._fetched |= zip(waiting, super().pull_messages(waiting), strict=True)
+        return [self._fetched.pop(i) for i in list(message_ids) if i in self._fetched]
 
 
 def measure(hospitals: int, what: str) -> int:
@@ -127,13 +133,12 @@ def measure(hospitals: int, what: str) -> int:
         "s", "run", 1, "t", "b", "0" * 64,
         lambda units: PrivacyPlan(Unit.RECORD, 1.0, 1.0, 0.1, 2, 5.0), lambda hospital: {}, {}, {},
     )  # fmt: skip
-    grid, scales = Generous(hospitals), Scales()
+    grid, scales = (Greedy if what == "greedy" else Generous)(hospitals), Scales()
     members = dict.fromkeys(grid.names.values(), KEY.public)
     with tempfile.TemporaryDirectory(prefix="wardround-memory-") as folder:
         strategy = Hoarder() if what == "hoarder" else FedAvg()
         desk = Desk(Path(folder), KEY, members, strategy, observer=scales)
-        coordinator = (Greedy if what == "greedy" else Coordinator)(agenda, desk)
-        coordinator.run(grid, Checkpoint(0, START, {}))
+        Coordinator(agenda, desk).run(grid, Checkpoint(0, START, {}))
     assert len(scales.seen) == hospitals
     return max(scales.seen) - (scales.seen[0] if what != "greedy" else BEFORE)
 
