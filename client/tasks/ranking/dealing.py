@@ -89,8 +89,8 @@ def deal_public(
     found = [draft for draft in probes if draft.passages]
     texts = _texts(collection, [*training, *found])
     return _dealt(
-        [draft.record(texts) for draft in training],
-        [draft.record(texts) for draft in found],
+        _records(training, texts),
+        _records(found, texts),
         hospitals,
         source,
         _notes(probes, found),
@@ -111,8 +111,7 @@ def probes_of(folder: Path, depth: int, most: int) -> list[Record]:
     found = [draft for draft in drafts if draft.passages]
     if not found:
         raise BadInput(f"{folder}: the first stage finds nothing for any query")
-    texts = _texts(collection, found)
-    return [draft.record(texts) for draft in found]
+    return _records(found, _texts(collection, found))
 
 
 class _Finders:
@@ -183,6 +182,13 @@ def _texts(collection: Collection, drafts: Sequence[_Draft]) -> dict[str, str]:
     return texts
 
 
+def _records(drafts: Sequence[_Draft], texts: Mapping[str, str]) -> list[Record]:
+    """The drafts with something to read in their lists."""
+    return [
+        draft.record(texts) for draft in drafts if any(texts[name] for name, _, _ in draft.passages)
+    ]
+
+
 def _notes(probes: Sequence[_Draft], found: Sequence[_Draft]) -> tuple[str, ...]:
     """What a reader of the figures must know."""
     lost = sum(any(grade > 0 for grade in draft.missed.values()) for draft in found)
@@ -209,5 +215,7 @@ def _dealt(
         raise BadInput(
             f"{source}: {len(records)} queries to deal out; {hospitals} hospitals need one each"
         )
+    if not probes:
+        raise BadInput(f"{source}: the first stage finds nothing for any query to evaluate on")
     parts = tuple(tuple(records[start::hospitals]) for start in range(hospitals))
     return Ward(parts, tuple(probes), notes)

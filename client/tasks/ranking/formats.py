@@ -53,7 +53,7 @@ def read_lists(path: Path) -> list[Record]:
                 _known(item, PAIR)
                 pairs.append((line, item))
                 continue
-            record = _record(item, f"{path.stem}-{line:06d}")
+            record = _record(item, f"line-{line:06d}")
         except ValueError as error:
             raise BadInput(f"{path}:{line}: {error}") from error
         if record.id in lines:
@@ -120,6 +120,8 @@ def _record(item: object, default_id: str) -> Record:
             *_passages(item, "negative_passages", 0),
         )
         missed = _missed(item)
+    if any(character.isspace() for character in name):
+        raise _Wrong("the query's id holds a blank, which no TREC file could")
     query = RankingQuery(_text(item, "query", needed=True), _once(candidates), missed)
     return ranking_record(name, query, _text(item, "patient"))
 

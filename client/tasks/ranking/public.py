@@ -54,16 +54,14 @@ class Collection:
                 text = joined(item.get("title", "").strip(), item.get("text", "").strip())
                 yield name, text.strip()
         else:
-            for _, (name, text) in columns(self.folder / "collection.tsv", 2, tabs_only=True):
-                yield name, text.strip()
+            yield from _named(self.folder / "collection.tsv")
 
     def queries(self, split: str) -> dict[str, str]:
         """Text of each query, by id."""
         if self.beir:
             path = self.folder / "queries.jsonl"
             return {name: item.get("text", "").strip() for _, name, item in _objects(path)}
-        path = self.folder / f"queries.{split}.tsv"
-        return {name: text.strip() for _, (name, text) in columns(path, 2, tabs_only=True)}
+        return dict(_named(self.folder / f"queries.{split}.tsv"))
 
     def qrels(self, split: str) -> Grades:
         """Grades by query and passage."""
@@ -91,8 +89,9 @@ def _objects(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Line, id and content of each object of BEIR's JSON lines."""
     for line, item in json_lines(path):
         name = item.get("_id") if isinstance(item, dict) else None
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str):
             raise BadInput(f"{path}:{line}: field '_id' is missing or not text")
+        _check_id(name, path, line)
         for field in ("title", "text"):
             if not isinstance(item.get(field, ""), str):
                 raise BadInput(f"{path}:{line}: field {field!r} is not text")
@@ -107,3 +106,16 @@ def _beir_qrels(path: Path) -> dict[str, dict[str, int]]:
         raise BadInput(f"{path}:{line}: expected the header {' '.join(BEIR_HEADER)}")
     judged = ((line, query, passage, grade) for line, (query, passage, grade) in rows)
     return grades_of(path, judged)
+
+
+def _named(path: Path) -> Iterator[tuple[str, str]]:
+    """Id and text of each line of one of MS MARCO's tables."""
+    for line, (name, text) in columns(path, 2, tabs_only=True):
+        _check_id(name, path, line)
+        yield name, text.strip()
+
+
+def _check_id(name: str, path: Path, line: int) -> None:
+    """Refuse an id that no TREC file could hold."""
+    if not name or any(character.isspace() for character in name):
+        raise BadInput(f"{path}:{line}: the id is empty or holds a blank")

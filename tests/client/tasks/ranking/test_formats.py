@@ -49,7 +49,7 @@ def test_flag_embedding_lines(tmp_path):
     found = record.content.candidates
     assert [(c.text, c.grade) for c in found] == [("a", 1), ("b", 0)]
     assert found[0].id == hashlib.sha256(b"a").hexdigest()[:16]  # says nothing of the label
-    assert record.id == "lists-000001"
+    assert record.id == "line-000001"
 
 
 def test_pairs_are_collected_by_query(tmp_path):
@@ -137,6 +137,7 @@ GOOD = {"query_id": "q", "query": "x", "positive_passages": [{"docid": "a", "tex
             },
             "score' is a str; expected a number",
         ),
+        ({**GOOD, "query_id": "q 2"}, "the query's id holds a blank"),
         ({"query": "q", "pos": "a"}, "field 'pos': expected a list of texts"),
         ({"qid": "1", "pid": "2", "query": "q", "passage": "p"}, "pairs and lists are mixed"),
         ({**GOOD, "query_id": "q2", "missed": {"z": 0.5}}, "field 'missed'"),

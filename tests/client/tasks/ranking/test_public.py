@@ -123,6 +123,7 @@ def test_probes_of_a_folder_are_never_training_data(beir):
         ("qrels/train.tsv", "q1\td1\tgood", "the grade is not a whole number"),
         ("qrels/test.tsv", "q1 d1 1", "1 columns; expected 3"),
         ("corpus.jsonl", '{"_id": 3}', "field '_id' is missing or not text"),
+        ("corpus.jsonl", '{"_id": "a b"}', "the id is empty or holds a blank"),
         ("corpus.jsonl", '{"_id": "x", "text": 3}', "field 'text' is not text"),
         ("queries.jsonl", "{", "not valid JSON"),
     ],
@@ -134,6 +135,17 @@ def test_malformed_line_of_a_folder_is_named(beir, file, line, message):
     with pytest.raises(BadInput, match=re.escape(message)) as caught:
         deal_public(beir, 2, 0, LISTS, 100)
     assert f"{path}:3:" in str(caught.value)
+
+
+def test_nothing_found_for_any_probe(beir):
+    path = beir / "queries.jsonl"
+    path.write_text(path.read_text().replace("who treats", "quo vadis").replace("rash", "x"))
+    for topic in ("cough", "fever", "thirst", "pain", "sleep"):
+        path.write_text(path.read_text().replace(topic, "x"))
+    with pytest.raises(BadInput, match="finds nothing for any query to evaluate on"):
+        deal_public(beir, 2, 0, LISTS, 100)
+    with pytest.raises(BadInput, match="finds nothing for any query"):
+        probes_of(beir, 5, 10)
 
 
 def test_header_of_judgements_is_needed(beir):
