@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 BASES = Path(__file__).parent / "bases"
+NO_BASE = "none"  # for tasks that send statistics; its hash is that of no bytes at all
 DTYPES = ("float32", "bfloat16", "float16")
 QUANTISED = ("", "4bit", "8bit")
 DEVICE_MAPS = ("", "auto")
@@ -121,7 +122,8 @@ def load_base(
     """A frozen base and its tokenizer; loaded once per folder, type and device, then shared.
 
     Args:
-        name_or_path: An embedded base's name, a folder, or ``organisation/name`` on the hub.
+        name_or_path: An embedded base's name, a folder, ``organisation/name`` on the hub, or
+            ``none`` for tasks that need no model.
         revision: Branch, tag or commit on the hub; no meaning elsewhere.
         sha256: What the weights must hash to; empty accepts any.
         dtype: One of ``DTYPES``.
@@ -141,12 +143,19 @@ def load_base(
     loading.require_extras()
     if sha256 and not _SHA256.fullmatch(sha256):
         raise BadInput(f"base {name_or_path}: sha256 is {sha256!r}; expected 64 hexadecimal digits")
-    folder, source = _locate(name_or_path, revision)
-    found = weights_sha256(folder)
+    if name_or_path == NO_BASE:
+        found, folder, source = hashlib.sha256().hexdigest(), None, NO_BASE
+    else:
+        folder, source = _locate(name_or_path, revision)
+        found = weights_sha256(folder)
     if sha256 and sha256 != found:
         raise WrongBase(
             f"base {name_or_path}: its weights hash to {found[:12]}; {sha256[:12]} was asked for"
         )
+    if folder is None:
+        from torch import nn
+
+        return Base(nn.Module(), None, found, source)
     model, tokenizer = _load(folder, found, loading, device)
     return Base(model, tokenizer, found, source)
 

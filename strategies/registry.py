@@ -190,6 +190,20 @@ _LISTINGS = (
             needs_single_updates=_SINGLE,
         ),
     ),
+    StrategyListing(
+        "tally",
+        "Keeps each site's released statistics apart, for tasks that train nothing",
+        "Conitzer et al. (2024)",
+        "wardround.strategies.tally:Tally",
+        Traits(
+            "statistics",
+            "d",
+            "d",
+            "none: no product",
+            exact=True,
+            needs_single_updates="it keeps sites apart",
+        ),
+    ),
 )
 
 

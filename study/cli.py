@@ -188,6 +188,34 @@ def evaluate(
         show_evaluation(Console(), document)
 
 
+@app.command(epilog="Example: [bold]wardround decide RUN --rule schulze --pairs pairs.jsonl[/bold]")
+def decide(
+    run_dir: Annotated[Path, typer.Argument(help="Folder of a run of the task ballots.")],
+    rule: Annotated[str, typer.Option(help="How duels become a choice.")] = "split-cycle",
+    weighting: Annotated[
+        str, typer.Option(help="Whose voice counts how much: voter, site or square-root.")
+    ] = "voter",
+    least_stability: Annotated[
+        float, typer.Option(help="Share of draws of fresh noise that must leave the choice as is.")
+    ] = 0.8,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Write collective preference pairs here, to tune on.")
+    ] = None,
+    seed: int = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Turn what hospitals released of their ballots into collective choices, and say how firm."""
+    from wardround.study.decide import decide_run, show_decision, write_pairs
+
+    decision = decide_run(run_dir, rule, weighting, least_stability, seed)
+    if pairs is not None:
+        write_pairs(decision, pairs)
+    if as_json:
+        _print_json(decision.to_json())
+    else:
+        show_decision(Console(), decision)
+
+
 @app.command(epilog="Example: [bold]wardround tasks --json[/bold]")
 def tasks(as_json: AsJson = False) -> None:
     """List the tasks a study can name."""

@@ -37,6 +37,14 @@ class TaskListing:
 
 # Name, where it lives, and what the class itself says; a test compares the two.
 BUILT_IN: dict[str, tuple[str, TaskListing]] = {
+    "ballots": (
+        "wardround.client.tasks.ballots.task:BallotsTask",
+        TaskListing(
+            "ballots",
+            "Put replies or principles to the vote; noised duels leave, no ballots",
+            ("clinician", "record"),
+        ),
+    ),
     "editing": (
         "wardround.client.tasks.editing.task:EditingTask",
         TaskListing(

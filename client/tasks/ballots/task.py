@@ -1,0 +1,181 @@
+"""Ballots as a task: a clinician's duels are her contribution, and their noised sum leaves.
+
+Nothing is trained: ``Statistics`` makes the sum of contributions a gradient, so that clipping,
+noise, ledger and secure sums are those of every other task. Study it with the strategy ``tally``
+and turn what came of it into a choice with ``wardround decide``. Source: Conitzer et al. (2024),
+"Social choice should guide AI alignment".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from wardround.client.statistics import NAME, Statistics, attach_statistics
+from wardround.client.tasks.ballots.agenda import (
+    Agenda,
+    ballot_margins,
+    margin_matrix,
+    places,
+)
+from wardround.client.tasks.ballots.formats import Ballot, read_ballots, write_ballots
+from wardround.client.tasks.ballots.generated import BallotShape, make_agendas, make_ballots
+from wardround.client.tasks.base import Batch, Dealt, Metrics, Record, TaskConfig
+from wardround.client.trainable import Trainable
+from wardround.privacy import Unit
+from wardround.privacy.errors import BadInput
+from wardround.privacy.tables import from_table
+from wardround.strategies.choice.pairwise import copeland
+
+
+@dataclass(frozen=True)
+class BallotConfig:
+    """The ``[task]`` table.
+
+    Attributes:
+        agenda: What is voted on; made up when empty.
+        generated: How large a made-up vote is.
+    """
+
+    agenda: tuple[Agenda, ...] = ()
+    generated: BallotShape = field(default_factory=BallotShape)
+
+    def __post_init__(self) -> None:
+        places(self.agenda)
+
+    @property
+    def agendas(self) -> tuple[Agenda, ...]:
+        """What is voted on."""
+        return self.agenda or make_agendas(self.generated)
+
+
+class BallotsTask:
+    """Clinicians' rankings, of which only noised sums of duels leave."""
+
+    name: ClassVar[str] = "ballots"
+    summary: ClassVar[str] = "Put replies or principles to the vote; noised duels leave, no ballots"
+    units: ClassVar[tuple[Unit, ...]] = (Unit.CLINICIAN, Unit.RECORD)
+
+    def check(self, config: TaskConfig) -> None:
+        """Raise ``BadInput`` naming the first field of ``[task]`` that cannot be used."""
+        read_settings(config)
+
+    def load(self, source: Path, config: TaskConfig) -> Sequence[Record]:
+        """The ballots of a file; ``BadInput`` names line and field."""
+        return read_ballots(source, {one.id: one for one in read_settings(config).agendas})
+
+    def deal(
+        self, source: Path | None, folder: Path, hospitals: int, seed: int, config: TaskConfig
+    ) -> Dealt:
+        """Write one file of ballots a hospital and one of all, to compare with.
+
+        A hospital's units are its clinicians. Of a file, whole clinicians are dealt.
+        """
+        settings = read_settings(config)
+        if source is None:
+            shares = [make_ballots(settings.generated, n, seed) for n in range(hospitals)]
+        else:
+            shares = [[] for _ in range(hospitals)]
+            clinicians: dict[str, int] = {}
+            for record in self.load(source, config):
+                place = clinicians.setdefault(record.owners[Unit.CLINICIAN], len(clinicians))
+                shares[place % hospitals].append(record)
+            if len(clinicians) < hospitals:
+                raise BadInput(f"{source}: {len(clinicians)} clinicians, {hospitals} hospitals")
+        folder.mkdir(parents=True, exist_ok=True)
+        files = tuple(folder / f"hospital-{number}.jsonl" for number in range(hospitals))
+        for path, share in zip(files, shares, strict=True):
+            write_ballots(share, path)
+        write_ballots([record for share in shares for record in share], folder / "probes.jsonl")
+        units = tuple(len({r.owners[Unit.CLINICIAN] for r in share}) for share in shares)
+        return Dealt(files, units, folder / "probes.jsonl")
+
+    def adapt(
+        self,
+        model: nn.Module,
+        adapter: Mapping[str, Any],
+        config: TaskConfig,
+        generator: torch.Generator,
+    ) -> Trainable:
+        """One number a duel; the base is not looked at, so ``none`` will do."""
+        return attach_statistics(sum(agenda.duels for agenda in read_settings(config).agendas))
+
+    def collate(
+        self, units: Sequence[Sequence[Record]], tokenizer: Any, config: TaskConfig
+    ) -> Batch:
+        """One row a unit: all its ballots' duels."""
+        agendas = {agenda.id: agenda for agenda in read_settings(config).agendas}
+        where = places(tuple(agendas.values()))
+        size = sum(map(len, where.values()))
+        rows = torch.zeros(len(units), size, dtype=torch.float64)
+        for number, records in enumerate(units):
+            for record in records:
+                ballot: Ballot = record.content
+                count = len(agendas[ballot.agenda].candidates)
+                rows[number, list(where[ballot.agenda])] += ballot_margins(count, ballot.tiers)
+        return Batch({"contributions": rows}, torch.arange(len(units)), len(units))
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Minus the product of statistics and contribution, one a unit."""
+        device = next(model.parameters()).device
+        losses: Tensor = model(batch.inputs["contributions"].to(device))
+        return losses
+
+    def evaluate(
+        self, model: nn.Module, tokenizer: Any, records: Sequence[Record], config: TaskConfig
+    ) -> Metrics:
+        """How far the released duels are from those of ``records``.
+
+        Returns:
+            ``same_winners``: share of agendas with the same Copeland winners; ``margin_error``:
+            mean absolute difference of a margin, in voters per voter.
+        """
+        if not isinstance(model, Statistics):
+            raise TypeError(f"expected Statistics; this is {type(model).__name__}")
+        agendas, units = read_settings(config).agendas, _by_clinician(records)
+        exact = self.collate(units, tokenizer, config).inputs["contributions"].mean(0)
+        found = model.values.double().cpu()
+        same = 0
+        for agenda, place in zip(agendas, places(agendas).values(), strict=True):
+            pair = [
+                copeland(margin_matrix(len(agenda.candidates), duels[list(place)]).numpy() / 2)
+                for duels in (exact, found)
+            ]
+            same += pair[0] == pair[1]
+        return {
+            "same_winners": same / len(agendas),
+            "margin_error": float((exact - found).abs().mean()),
+        }
+
+    def export(
+        self,
+        trainable: Trainable,
+        adapter: Mapping[str, Any],
+        arrays: Mapping[str, Tensor],
+        base: str,
+        folder: Path,
+        note: str,
+    ) -> None:
+        """Write the mean duels of all hospitals; ``wardround decide`` makes a choice of them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        document = {"note": note, "mean_margins": arrays[NAME][0].tolist()}
+        (folder / "duels.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+def read_settings(config: TaskConfig) -> BallotConfig:
+    """The ``[task]`` table, checked."""
+    return from_table(BallotConfig, config, "[task]")
+
+
+def _by_clinician(records: Sequence[Record]) -> list[list[Record]]:
+    """Each clinician's ballots together."""
+    units: dict[str, list[Record]] = {}
+    for record in records:
+        units.setdefault(record.owners[Unit.CLINICIAN], []).append(record)
+    return list(units.values())

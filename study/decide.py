@@ -1,0 +1,193 @@
+"""From a run of the task ``ballots`` to collective choices: what ``wardround decide`` does.
+
+Reads the run's checkpoint and facts, nothing else: whatever is decided is post-processing of what
+the hospitals released, and anybody with the run's folder can decide anew.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from wardround.client.statistics import NAME
+from wardround.client.tasks.ballots.agenda import longest_ballot, margin_matrix, places
+from wardround.client.tasks.ballots.task import read_settings
+from wardround.privacy.errors import BadInput
+from wardround.privacy.mechanisms import PrivacyPlan
+from wardround.privacy.plan import Mode
+from wardround.privacy.tables import from_table
+from wardround.server.book import read_book
+from wardround.strategies.checkpoint import load_checkpoint, write_atomically
+from wardround.strategies.choice.collective import (
+    ChoiceSettings,
+    CollectiveChoice,
+    decide,
+    preference_pairs,
+)
+from wardround.strategies.choice.sites import Site
+from wardround.strategies.tally import COUNT, released
+from wardround.study.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Decision:
+    """All agendas of a run, decided.
+
+    Attributes:
+        settings: How.
+        prompts: What each agenda asked.
+        choices: One an agenda.
+        sites: How many hospitals released something.
+        shortened: Whether the run's clip norm cut full ballots short.
+    """
+
+    settings: ChoiceSettings
+    prompts: tuple[str, ...]
+    choices: tuple[CollectiveChoice, ...]
+    sites: int
+    shortened: bool
+
+    def pairs(self) -> list[dict[str, Any]]:
+        """Collective preference pairs of all agendas."""
+        return [
+            pair
+            for prompt, choice in zip(self.prompts, self.choices, strict=True)
+            for pair in preference_pairs(choice, prompt, self.settings, self.sites)
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON."""
+        return {
+            "rule": self.settings.rule,
+            "weighting": self.settings.weighting.value,
+            "sites": self.sites,
+            "ballots_shortened": self.shortened,
+            "agendas": [choice.to_json() for choice in self.choices],
+            "pairs": self.pairs(),
+        }
+
+
+def decide_run(
+    run_dir: Path, rule: str, weighting: str, least_stability: float, seed: int = 0
+) -> Decision:
+    """Decide every agenda of a run.
+
+    Args:
+        run_dir: The run's folder.
+        rule: Name of a rule on duels.
+        weighting: ``voter``, ``site`` or ``square-root``.
+        least_stability: Below it a choice is not called collective.
+        seed: Public; of the noise that is drawn again.
+
+    Raises:
+        BadInput: Not a run of ``ballots``, no round is over, or a setting cannot be used.
+    """
+    folder = RunFolder.open(run_dir)
+    study = folder.study
+    if (study.study.task, study.strategy.name) != ("ballots", "tally"):
+        raise BadInput(f"{run_dir}: a run of {study.study.task} with {study.strategy.name}; "
+                       "decide needs task ballots and strategy tally")  # fmt: skip
+    table = {"rule": rule, "weighting": weighting, "least_stability": least_stability}
+    settings = from_table(ChoiceSettings, table, "decide")
+    agendas = read_settings(study.task).agendas
+    margins, deviations, voters = _released(folder)
+    generator = torch.Generator().manual_seed(seed)
+    choices = []
+    for agenda, place in zip(agendas, places(agendas).values(), strict=True):
+        sites = [
+            Site(
+                name,
+                margin_matrix(len(agenda.candidates), duels[list(place)]).numpy() / 2,
+                voters[name],
+                deviations[name],
+            )
+            for name, duels in sorted(margins.items())
+        ]
+        groups = [frozenset(group) for group in agenda.clones]
+        choices.append(decide(agenda.id, agenda.candidates, sites, settings, generator, groups))
+    private = study.privacy.mode is not Mode.NONE
+    return Decision(
+        settings,
+        tuple(agenda.prompt for agenda in agendas),
+        tuple(choices),
+        len(margins),
+        private and study.privacy.clip_norm < longest_ballot(agendas) * (1 - 1e-6),
+    )
+
+
+def _released(
+    folder: RunFolder,
+) -> tuple[Mapping[str, torch.Tensor], Mapping[str, float], Mapping[str, float]]:
+    """By hospital: summed margins, the standard deviation of their noise, declared clinicians."""
+    state = load_checkpoint(folder.path / "checkpoint").arrays
+    declared = {
+        answer.hospital: int(answer.report["declared_units"])
+        for record in read_book(folder.path / "rounds")
+        for answer in record.answers
+        if answer.report is not None
+    }
+    margins, deviations, voters = {}, {}, {}
+    for name, arrays in released(state).items():
+        plan = folder.study.privacy_plan(folder.facts.noise_multiplier, declared[name])
+        margins[name] = arrays[NAME][0].double() * plan.expected_units
+        rounds = float(state[f"{COUNT}{name}"])
+        deviations[name] = _deviation(plan) / math.sqrt(rounds)
+        voters[name] = float(declared[name])
+    if not margins:
+        raise BadInput(f"{folder.path}: no hospital has released anything yet")
+    return margins, deviations, voters
+
+
+def _deviation(plan: PrivacyPlan) -> float:
+    """Standard deviation of the noise on one summed margin."""
+    return 0.0 if plan.mode is Mode.NONE else plan.noise_multiplier * plan.clip_norm
+
+
+def write_pairs(decision: Decision, path: Path) -> None:
+    """Write collective pairs as JSON lines, whole or not at all.
+
+    Raises:
+        BadInput: No pair is firm enough.
+    """
+    pairs = decision.pairs()
+    if not pairs:
+        raise BadInput(f"{path}: no pair is firm enough to be called collective; nothing written")
+    lines = "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lines.encode())
+
+
+def show_decision(console: Console, decision: Decision) -> None:
+    """Winners, how firm they are and what can be said against them, a row an agenda."""
+    settings = decision.settings
+    table = Table(
+        "agenda", "winner", "stable", "collective", "other rules say", "violated here",
+        title=f"{settings.rule}, counted by {settings.weighting}, {decision.sites} sites",
+    )  # fmt: skip
+    for choice in decision.choices:
+        others = {w for w in choice.other_rules.values() if w != choice.winners}
+        table.add_row(
+            choice.agenda,
+            _names(choice, choice.winners),
+            f"{choice.stability:.0%}",
+            "yes" if choice.collective else "no",
+            "; ".join(sorted(_names(choice, w) for w in others)) or "the same",
+            ", ".join(f.axiom for f in choice.findings if f.violated) or "none",
+        )
+    console.print(table)
+    console.print(f"{len(decision.pairs())} collective pairs")
+    if decision.shortened:
+        console.print("clip_norm is below a full ballot's norm: long ballots counted for less")
+
+
+def _names(choice: CollectiveChoice, winners: tuple[int, ...]) -> str:
+    """Candidates by their texts."""
+    return " = ".join(choice.candidates[place] for place in winners)
