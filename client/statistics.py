@@ -8,6 +8,9 @@ ledger, noise and secure sums serve statistics and models alike.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +24,8 @@ class Statistics(nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.total = nn.Linear(size, 1, bias=False)
+        # In float64: what hospitals count should add up to the last vote.
+        self.total = nn.Linear(size, 1, bias=False, dtype=torch.float64)
         nn.init.zeros_(self.total.weight)
 
     def forward(self, contributions: Tensor) -> Tensor:
@@ -35,8 +39,8 @@ class Statistics(nn.Module):
         return self.total.weight.detach()[0]
 
 
-def attach_statistics(size: int) -> Trainable:
-    """A trainable of ``size`` numbers, beside no model at all.
+def attach_statistics(model: nn.Module, size: int) -> Trainable:
+    """A trainable of ``size`` numbers beside ``model``, which is not looked at.
 
     Raises:
         ValueError: ``size`` is less than 1.
@@ -47,4 +51,14 @@ def attach_statistics(size: int) -> Trainable:
     with torch.random.fork_rng(devices=[]):
         statistics = Statistics(size)
     (numbers,) = statistics.parameters()
-    return Trainable(statistics, {NAME: numbers})
+    return Trainable(statistics, {NAME: numbers}, detach=lambda: model)
+
+
+def save_statistics(arrays: Mapping[str, Tensor], folder: Path, note: str) -> None:
+    """Write released statistics as safetensors, and beside them what a reader must know first."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {name: value.detach().cpu().contiguous() for name, value in arrays.items()}
+    save_file(values, folder / "adapter_model.safetensors")
+    (folder / "README.md").write_text(f"# Released statistics\n\n{note}\n", encoding="utf-8")

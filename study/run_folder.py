@@ -19,12 +19,13 @@ from typing import Any
 
 import tomli_w
 
-from wardround.client.hospital import HOSPITAL_KEY, Hospital
+from wardround.client.hospital import HOSPITAL_KEY, Hospital, group_units
 from wardround.client.tasks.base import Dealt, Task
 from wardround.privacy.errors import BadInput
 from wardround.privacy.policy import Provenance
 from wardround.privacy.signing import SigningKey
 from wardround.privacy.tables import from_table, read_toml
+from wardround.privacy.units import Unit
 from wardround.strategies.checkpoint import write_atomically
 from wardround.study.config import Study
 
@@ -125,7 +126,9 @@ def create_run_folder(
         names = tuple(f"hospital-{i}" for i in range(1, count + 1))
         source = Provenance.GENERATED if data is None else Provenance.PUBLIC
         for i, name in enumerate(names):
-            _lay_out_hospital(draft / "hospitals" / name, policy, dealt, i, name, source)
+            units = _declared_units(study, task, dealt, i)
+            home = draft / "hospitals" / name
+            _lay_out_hospital(home, policy, dealt.records[i], units, name, source)
         probes = draft / f"probes{dealt.probes.suffix}"
         dealt.probes.replace(probes)
         shutil.rmtree(draft / "dealt")
@@ -149,21 +152,28 @@ def create_run_folder(
 def _lay_out_hospital(
     home: Path,
     policy: Mapping[str, Any],
-    dealt: Dealt,
-    index: int,
+    records: Path,
+    units: int,
     name: str,
     source: Provenance,
 ) -> None:
     """One hospital's folder: its records and its own copy of the policy."""
     home.mkdir(parents=True)
-    records = dealt.records[index]
     records.replace(home / f"records{records.suffix}")
     data = dict(policy.get("data", {}))
     # A policy that calls the data private stays as strict as it is.
     if data.get("provenance") != Provenance.PRIVATE:
         data["provenance"] = source.value
-    data |= {"name": f"{data.get('name', 'records')}-{name}", "declared_units": dealt.units[index]}
+    data |= {"name": f"{data.get('name', 'records')}-{name}", "declared_units": units}
     (home / "policy.toml").write_text(tomli_w.dumps({**policy, "data": data}), encoding="utf-8")
+
+
+def _declared_units(study: Study, task: Task, dealt: Dealt, index: int) -> int:
+    """How many of the units that the study protects one hospital was dealt."""
+    kind = study.privacy.unit
+    if kind in (Unit.RECORD, Unit.SITE):
+        return dealt.units[index]
+    return len(group_units(task.load(dealt.records[index], study.task), kind))
 
 
 def _free_name(parent: Path, wanted: str) -> str:

@@ -97,14 +97,9 @@ def _smith(wins: Floats, elected: Winners) -> Finding:
 
 def _pareto(sites: Sequence[Site], elected: Winners) -> Finding:
     """Nobody may win whom every single voter ranks below one and the same other candidate."""
-    total = np.sum([site.wins for site in sites], axis=0)
+    total = margins(np.sum([site.wins for site in sites], axis=0))
     voters = sum(site.voters for site in sites)
-    dominated = [
-        (i, j)
-        for i in elected
-        for j in range(len(total))
-        if total[j, i] >= voters - 1e-9 and total[i, j] <= 1e-9
-    ]
+    dominated = [(i, j) for i in elected for j in range(len(total)) if total[j, i] >= voters - 1e-9]
     detail = f"all voters rank {dominated[0][1]} above {dominated[0][0]}" if dominated else "none"
     return Finding("pareto", bool(dominated), detail)
 
@@ -127,9 +122,10 @@ def _monotone(rule: str, sites: Sequence[Site], weighting: Weighting, elected: W
     """Ranking the winner first at one whole site must not make it lose."""
     for winner in elected:
         for number, site in enumerate(sites):
-            lifted = site.wins.copy()
-            lifted[winner, :] = site.wins[winner, :] + site.wins[:, winner]
-            lifted[:, winner] = 0.0
+            lifted = margins(site.wins) / 2
+            firm = np.maximum(lifted[winner], site.voters / 2)  # noise may have gone beyond
+            lifted[winner, :], lifted[:, winner] = firm, -firm
+            lifted[winner, winner] = 0.0
             after = _with(rule, sites, weighting, number, lifted)
             if winner not in after:
                 detail = f"lifting {winner} at {site.name} makes {list(after)} win"

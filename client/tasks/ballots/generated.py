@@ -6,6 +6,7 @@ other parts of an answer, every clinician a little differently; nothing is priva
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wardround.client.tasks.ballots.agenda import Agenda
@@ -60,17 +61,20 @@ def make_agendas(shape: BallotShape) -> tuple[Agenda, ...]:
     return tuple(agendas.values())
 
 
-def make_ballots(shape: BallotShape, hospital: int, seed: int) -> list[Record]:
-    """All ballots of one hospital."""
+def make_ballots(
+    agendas: Sequence[Agenda], clinicians: int, hospital: int, seed: int
+) -> list[Record]:
+    """All ballots of one hospital: the parts it cares for, and each clinician's own mind."""
     draws = Draws(seed, f"ballots/hospital/{hospital}")
     taste = TASTES[hospital % len(TASTES)]
     records = []
-    for number in range(shape.clinicians_per_hospital):
+    for number in range(clinicians):
         clinician = f"h{hospital}-c{number:04d}"
-        for agenda in make_agendas(shape):
+        for agenda in agendas:
             worth = [
-                sum(taste.get(part, 0.0) for part in way) + (draws.below(2001) - 1000) / 800
-                for way in WAYS
+                sum(size for part, size in taste.items() if PARTS[part][0] in text)
+                + (draws.below(2001) - 1000) / 800
+                for text in agenda.candidates
             ]
             order = [
                 place for _, place in sorted((-size, place) for place, size in enumerate(worth))

@@ -8,7 +8,6 @@ and turn what came of it into a choice with ``wardround decide``. Source: Conitz
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from wardround.client.statistics import NAME, Statistics, attach_statistics
+from wardround.client.statistics import Statistics, attach_statistics, save_statistics
 from wardround.client.tasks.ballots.agenda import (
     Agenda,
     ballot_margins,
@@ -75,11 +74,12 @@ class BallotsTask:
     ) -> Dealt:
         """Write one file of ballots a hospital and one of all, to compare with.
 
-        A hospital's units are its clinicians. Of a file, whole clinicians are dealt.
+        Of a file, whole clinicians are dealt.
         """
         settings = read_settings(config)
         if source is None:
-            shares = [make_ballots(settings.generated, n, seed) for n in range(hospitals)]
+            voters = settings.generated.clinicians_per_hospital
+            shares = [make_ballots(settings.agendas, voters, n, seed) for n in range(hospitals)]
         else:
             shares = [[] for _ in range(hospitals)]
             clinicians: dict[str, int] = {}
@@ -93,8 +93,7 @@ class BallotsTask:
         for path, share in zip(files, shares, strict=True):
             write_ballots(share, path)
         write_ballots([record for share in shares for record in share], folder / "probes.jsonl")
-        units = tuple(len({r.owners[Unit.CLINICIAN] for r in share}) for share in shares)
-        return Dealt(files, units, folder / "probes.jsonl")
+        return Dealt(files, tuple(map(len, shares)), folder / "probes.jsonl")
 
     def adapt(
         self,
@@ -104,7 +103,8 @@ class BallotsTask:
         generator: torch.Generator,
     ) -> Trainable:
         """One number a duel; the base is not looked at, so ``none`` will do."""
-        return attach_statistics(sum(agenda.duels for agenda in read_settings(config).agendas))
+        size = sum(agenda.duels for agenda in read_settings(config).agendas)
+        return attach_statistics(model, size)
 
     def collate(
         self, units: Sequence[Sequence[Record]], tokenizer: Any, config: TaskConfig
@@ -163,9 +163,7 @@ class BallotsTask:
         note: str,
     ) -> None:
         """Write the mean duels of all hospitals; ``wardround decide`` makes a choice of them."""
-        folder.mkdir(parents=True, exist_ok=True)
-        document = {"note": note, "mean_margins": arrays[NAME][0].tolist()}
-        (folder / "duels.json").write_text(json.dumps(document, indent=1) + "\n")
+        save_statistics(arrays, folder, note)
 
 
 def read_settings(config: TaskConfig) -> BallotConfig:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from wardround.client.models import BASES
+from wardround.client.tasks.ballots.formats import Ballot
 from wardround.client.tasks.base import Record
 from wardround.client.tasks.editing.records import Edit, Probe, edit_record
 from wardround.client.tasks.preference.records import Judged
@@ -156,8 +157,41 @@ def preference() -> Any:
     )
 
 
+def ballots() -> Any:
+    """Clinicians with one, two and three ballots, among them ties, gaps and opposite orders."""
+    agendas = [
+        {"id": "a", "candidates": ["Rest", "Tea", "Honey"]},
+        {"id": "b", "candidates": ["Yes", "No"]},
+        {"id": "c", "candidates": ["Now", "Later", "Never", "Ask"]},
+    ]
+
+    def ballot(clinician: str, agenda: str, *tiers: tuple[int, ...]) -> Record:
+        name = f"{clinician}-{agenda}"
+        owners = {Unit.CLINICIAN: clinician, Unit.RECORD: name}
+        return Record(name, owners, Ballot(agenda, tiers))
+
+    units = [
+        [ballot("k", "a", (0,), (1,), (2,))],
+        [ballot("l", "b", (1,), (0,)), ballot("l", "a", (2,), (0, 1))],
+        [ballot("m", "c", (3,), (1,)), ballot("m", "a", (1,)), ballot("m", "b", (0,), (1,))],
+        [ballot("n", "c", (0, 1), (2, 3))],
+    ]
+    line = '{"agenda": "b", "clinician": "%s", "ranking": %s}\n'
+    return contract.TaskCase(
+        task=find_task("ballots"),
+        model=lambda: nn.Module(),
+        tokenizer=None,
+        adapter={},
+        units=units,
+        config={"agenda": agendas},
+        bad_file=(line % ("k", "[0, 1]") + line % ("k", "[2]"), 2),
+        typo=("genrated", "generated"),
+    )
+
+
 CASES: dict[str, Callable[[], Any]] = {
     "editing": editing,
     "ranking": ranking,
     "preference": preference,
+    "ballots": ballots,
 }

@@ -108,6 +108,25 @@ def test_lifting_a_winner_never_hurts_it_under_a_monotone_rule(
     assert found(examine("worst", sites, Weighting.VOTER), "monotonicity").violated
 
 
+def test_findings_need_margins_only(spelled: Spelled) -> None:
+    # What a hospital releases is margins: half of them as wins says the same to every check.
+    sites = [site("a", spelled("3 ABC, 2 BCA")), site("b", spelled("2 CAB, 2 BAC"))]
+    halves = [replace(one, wins=margins(one.wins) / 2) for one in sites]
+    for rule in DUEL_RULES:
+        clones = [frozenset({1, 2})]
+        whole = examine(rule, sites, Weighting.VOTER, clones)
+        assert examine(rule, halves, Weighting.VOTER, clones) == whole
+
+
+def test_a_candidate_all_rank_below_another_may_not_win(
+    spelled: Spelled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sites = [site("a", spelled("3 ABC")), site("b", spelled("2 CAB"))]
+    assert not found(examine("borda", sites, Weighting.VOTER), "pareto").violated
+    monkeypatch.setattr(axioms, "winners", lambda rule, wins: (1,))  # everybody prefers A to B
+    assert found(examine("worst", sites, Weighting.VOTER), "pareto").violated
+
+
 def test_a_site_that_gains_by_lying_is_named(spelled: Spelled) -> None:
     # By hand: 4 ABC, 3 BAC gives B nine Borda points to A's ten; the second site burying A below
     # C (BCA) costs A three points, so B wins.
