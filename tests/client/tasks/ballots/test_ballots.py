@@ -1,4 +1,4 @@
-"""Ballots: contributions by hand, their sensitivity, files, and a whole vote from study to pairs."""
+"""Ballots: contributions by hand, their sensitivity, files and evaluation."""
 
 from __future__ import annotations
 
