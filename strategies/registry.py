@@ -42,6 +42,7 @@ class Traits:
         personal: Whether a part stays at each hospital, so that there is no one final model.
         secure_aggregation: Whether the sum of the updates is enough.
         needs_single_updates: Why it is not; empty when it is.
+        trains: Whether there is a model to train; not so where tasks send statistics.
     """
 
     leaves: str
@@ -53,6 +54,7 @@ class Traits:
     alternates: str = ""
     personal: bool = False
     needs_single_updates: str = ""
+    trains: bool = True
 
     @property
     def secure_aggregation(self) -> bool:
@@ -202,6 +204,7 @@ _LISTINGS = (
             "none: no product",
             exact=True,
             needs_single_updates="it keeps sites apart",
+            trains=False,
         ),
     ),
 )

@@ -12,7 +12,8 @@ from typing import ClassVar
 
 import torch
 
-from wardround.strategies.base import SERVER, Arrays, Brief, Model, State, Update, adapter_arrays
+from wardround.strategies.base import SERVER, Arrays, Brief, Model, State, Update
+from wardround.strategies.factors import adapter
 
 SITE = f"{SERVER}site/"
 COUNT = f"{SERVER}count/"
@@ -30,7 +31,7 @@ class Tally:
 
     def brief(self, state: Arrays, round_number: int, rank: int | None = None) -> Brief:
         """Statistics at zero, to be filled."""
-        arrays = {name: torch.zeros_like(a) for name, a in adapter_arrays(dict(state)).items()}
+        arrays = {name: torch.zeros_like(a) for name, a in adapter(dict(state)).items()}
         plain = {"optimizer": "sgd", "learning_rate": 1.0, "momentum": 0.0}
         return Brief(arrays, tuple(arrays), training=plain)
 
@@ -40,7 +41,7 @@ class Tally:
 
     def deploy(self, state: Arrays) -> Model:
         """The mean over sites, each counting the same."""
-        return Model(adapter_arrays(dict(state)))
+        return Model(adapter(dict(state)))
 
 
 class SitesApart:
@@ -61,10 +62,6 @@ class SitesApart:
         self._state[counted] = before + 1
         self._added += 1
 
-    def add_sum(self, total: Arrays, count: int) -> None:
-        """Refused: a sum of sites does not say what each of them released."""
-        raise TypeError("tally keeps sites apart; a secure sum cannot be taken apart")
-
     def finish(self) -> State:
         """The next state.
 
@@ -74,7 +71,7 @@ class SitesApart:
         if not self._added:
             raise ValueError("no update to aggregate")
         sites = released(self._state)
-        for name in adapter_arrays(self._state):
+        for name in adapter(self._state):
             self._state[name] = torch.stack([arrays[name] for arrays in sites.values()]).mean(0)
         return self._state
 

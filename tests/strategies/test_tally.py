@@ -41,9 +41,7 @@ def test_every_round_asks_from_zero_with_one_plain_step() -> None:
     assert brief.training == {"optimizer": "sgd", "learning_rate": 1.0, "momentum": 0.0}
 
 
-def test_a_sum_cannot_be_taken_apart_and_nothing_cannot_be_finished() -> None:
+def test_nothing_cannot_be_finished() -> None:
     aggregation = Tally().begin(START, 1)
-    with pytest.raises(TypeError, match="keeps sites apart"):
-        aggregation.add_sum(change(1.0, 1.0), 2)
     with pytest.raises(ValueError, match="no update"):
         aggregation.finish()
