@@ -223,21 +223,28 @@ def find_listing(name: str) -> StrategyListing:
     return by_name[name]
 
 
-def require_secure_aggregation(name: str) -> None:
-    """Refuse a strategy that must see single updates.
+def require_secure_aggregation(name: str, where: str = "[strategy]") -> None:
+    """Refuse a strategy whose updates cannot go into one secure sum.
 
     Raises:
         BadInput: With the reason, and the strategies that need nothing but the sum.
     """
-    reason = find_listing(name).traits.needs_single_updates
+    reason = _beyond_a_sum(find_listing(name).traits)
     if reason:
-        able = ", ".join(
-            entry.name for entry in list_strategies() if entry.traits.secure_aggregation
-        )
+        able = (entry.name for entry in list_strategies() if not _beyond_a_sum(entry.traits))
         raise BadInput(
-            f"[strategy] name is {name!r}, which does not work under secure aggregation: {reason}; "
-            f"use one of {able}"
+            f"{where} name is {name!r}, which does not work under secure aggregation: {reason}; "
+            f"use one of {', '.join(able)}"
         )
+
+
+def _beyond_a_sum(traits: Traits) -> str:
+    """Why a secure sum is not enough for a strategy, or too much; empty when it is right."""
+    if traits.personal:
+        return "a secure sum takes everything that trains, and a part is to stay at home"
+    if traits.alternates == "steps":
+        return "arrays move in turn within a round, and shares of noise go on all of them at once"
+    return traits.needs_single_updates
 
 
 def make_strategy(

@@ -47,7 +47,12 @@ from wardround.strategies.checkpoint import (
 )
 from wardround.strategies.factors import widened
 from wardround.strategies.parts import Surrounding, read_parts
-from wardround.strategies.registry import find_listing, list_strategies, make_strategy
+from wardround.strategies.registry import (
+    find_listing,
+    list_strategies,
+    make_strategy,
+    require_secure_aggregation,
+)
 from wardround.study.config import Study
 from wardround.study.engines.in_process import run_in_process
 from wardround.study.run_folder import RunFolder
@@ -125,6 +130,8 @@ def check_study(study: Study) -> None:
     where = str(study.path)
     strategy_of(study)
     check_ranks(study)
+    if study.privacy.mode is Mode.DISTRIBUTED:
+        require_secure_aggregation(study.strategy.name, f"{where} [strategy]")
     task = find_task(study.study.task)
     task.check(study.task)
     if study.privacy.unit not in (*task.units, Unit.SITE):
@@ -181,6 +188,8 @@ def check_ranks(study: Study) -> None:
         able = ", ".join(entry.name for entry in list_strategies() if entry.traits.mixed_ranks)
         raise BadInput(f"{where}: strategy {listing.name!r} needs equal ranks; use one of {able}")
     adapter = AdapterConfig.from_table(study.adapter, f"{study.path} [adapter]")
+    if study.privacy.mode is Mode.DISTRIBUTED:
+        raise BadInput(f"{where}: a secure sum needs updates of one size; remove ranks")
     if max(ranks) > adapter.rank:
         raise BadInput(f"{where} holds {max(ranks)}; [adapter] rank is {adapter.rank}, the most")
     for rank in ranks:

@@ -197,6 +197,33 @@ def codec(
     _show(codec_benchmark(seeds, _say(as_json)), as_json)
 
 
+@bench_app.command(epilog="Example: [bold]wardround bench strategies --utility --json[/bold]")
+def strategies(
+    utility: Annotated[
+        bool, typer.Option("--utility", help="Also accuracy by epsilon; takes many minutes.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(min=2, help="Worlds of the utility table.")] = 5,
+    only: Annotated[str, typer.Option(help="Comma-separated strategies of that table.")] = "",
+    rows: Annotated[
+        Path | None, typer.Option(help="Keep finished rows here, and go on from them.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """How exact, how many bytes and how useful every strategy is."""
+    from wardround.study.bench.strategies import (
+        strategies_benchmark,
+        untouched,
+        utility_benchmark,
+    )
+
+    document = strategies_benchmark()
+    if utility:
+        names = only.split(",") if only else [row["strategy"] for row in document["strategies"]]
+        document["utility"] = utility_benchmark(names, seeds, rows, _say(as_json))
+        document["untouched"] = untouched(seeds)
+    _show(document, as_json)
+
+
 @bench_app.command(name="all", epilog="Example: [bold]wardround bench all --json[/bold]")
 def all_(as_json: AsJson = False) -> None:
     """Everything above with its defaults, one after the other."""
