@@ -89,20 +89,20 @@ def run_toy(
     """
     generator = torch.Generator().manual_seed(seed)
     state = strategy.start(world.adapter)
-    own: list[dict[str, Tensor]] = [{} for _ in range(HOSPITALS)]
+    own: dict[str, Tensor] = {}
     for number in range(1, ROUNDS + 1):
         brief = strategy.brief(state, number)
         aggregation = strategy.begin(state, number)
+        after = _train(world, brief, own, noise_multiplier, learning_rate, generator)
+        own = {name: after[name] for name in brief.keeps}
         for hospital in range(HOSPITALS):
-            after = _train(world, hospital, brief, own[hospital], noise_multiplier, learning_rate,
-                           generator)  # fmt: skip
-            own[hospital] = {name: after[name] for name in brief.keeps}
-            change = {name: after[name] - brief.arrays[name] for name in brief.trains}
+            change = {name: after[name][hospital] - brief.arrays[name] for name in brief.trains}
             aggregation.add(Update(f"hospital-{hospital}", change))
         state = aggregation.finish()
     model = strategy.deploy(state)
     shared = {**model.arrays, **model.background}
-    scores = [accuracy(world, {**shared, **kept}) for kept in own]
+    kept = [{name: array[hospital] for name, array in own.items()} for hospital in range(HOSPITALS)]
+    scores = [accuracy(world, {**shared, **mine}) for mine in (kept if own else kept[:1])]
     return sum(scores) / len(scores)
 
 
@@ -115,63 +115,68 @@ def accuracy(world: World, arrays: Mapping[str, Tensor]) -> float:
 
 def _train(
     world: World,
-    hospital: int,
     brief: Brief,
     own: Mapping[str, Tensor],
     noise_multiplier: float,
     learning_rate: float,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """One hospital's round: the values after its steps."""
-    kept = {name: own.get(name, torch.zeros(WIDTH, RANK)) for name in brief.keeps}
-    arrays = {**brief.arrays, **brief.background, **kept}
+    """A round of all hospitals beside each other: each one's values after its steps."""
+    arrays = {name: array.expand(HOSPITALS, *array.shape) for name, array in brief.arrays.items()}
+    arrays |= {name: own.get(name, torch.zeros(HOSPITALS, WIDTH, RANK)) for name in brief.keeps}
     turns = brief.turns or ((*brief.trains, *brief.keeps),)
-    asked, answers = (part[hospital] for part in world.records)
     for step in range(STEPS):
-        joins = torch.rand(RECORDS, generator=generator) < SAMPLING_RATE
         moving = turns[step % len(turns)]
-        total = _clipped_sum(
-            world.weights, arrays, moving, asked[joins], answers[joins], noise_multiplier > 0
-        )
-        for name, gradient in total.items():
-            noise = torch.randn(gradient.shape, generator=generator)
-            noised = gradient + noise_multiplier * CLIP_NORM * noise
+        asked, answers, counts = _sample(world, generator)
+        sides = _outer_factors(world.weights, {**arrays, **brief.background}, asked, answers)
+        for name, total in _clipped_sums(sides, moving, counts, noise_multiplier > 0).items():
+            noise = torch.randn(total.shape, generator=generator)
+            noised = total + noise_multiplier * CLIP_NORM * noise
             arrays[name] = arrays[name] - learning_rate * noised / (SAMPLING_RATE * RECORDS)
     return arrays
 
 
-def _clipped_sum(
-    weights: Mapping[str, Tensor],
-    arrays: Mapping[str, Tensor],
+def _sample(world: World, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Poisson samples of all hospitals, filled up to the largest; what is filled up counts 0."""
+    joins = torch.rand(HOSPITALS, RECORDS, generator=generator) < SAMPLING_RATE
+    order = joins.to(torch.int8).argsort(dim=1, descending=True, stable=True)
+    order = order[:, : int(joins.sum(1).max())]
+    row = torch.arange(HOSPITALS).unsqueeze(1)
+    asked, answers = (part[row, order] for part in world.records)
+    return asked, answers, joins[row, order].float()
+
+
+def _clipped_sums(
+    sides: Mapping[str, tuple[Tensor, Tensor]],
     moving: tuple[str, ...],
-    asked: Tensor,
-    answers: Tensor,
+    counts: Tensor,
     clip: bool,
 ) -> dict[str, Tensor]:
-    """The sum over records of each one's gradient of what moves, all of it clipped as one."""
-    sides = _outer_factors(weights, arrays, asked, answers)
-    squares = sum(
-        sides[name][0].square().sum(1) * sides[name][1].square().sum(1) for name in moving
-    )
-    factors = torch.ones(len(asked))
+    """Each hospital's sum of gradients of what moves, a record's all clipped as one."""
+    factors = counts
     if clip:
-        factors = (CLIP_NORM / torch.as_tensor(squares).sqrt().clamp_min(1e-12)).clamp_max(1.0)
-    return {name: (sides[name][0] * factors.unsqueeze(1)).T @ sides[name][1] for name in moving}
+        squares = [sides[n][0].square().sum(-1) * sides[n][1].square().sum(-1) for n in moving]
+        norms = torch.stack(squares).sum(0).sqrt()
+        factors = counts * (CLIP_NORM / norms.clamp_min(1e-12)).clamp_max(1.0)
+    return {n: (sides[n][0] * factors.unsqueeze(-1)).mT @ sides[n][1] for n in moving}
 
 
 def _outer_factors(
     weights: Mapping[str, Tensor], arrays: Mapping[str, Tensor], asked: Tensor, answers: Tensor
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Each record's gradient of every factor, as the two vectors whose outer product it is."""
+    """Each record's gradient of every factor, as the two vectors whose outer product it is.
+
+    All arrays but the background have the hospital as their first axis.
+    """
     inputs, narrow, wide, hidden = [asked], [], [], asked
     for layer in _LAYERS:
-        narrow.append(hidden @ arrays[layer + A].T)
+        narrow.append(hidden @ arrays[layer + A].mT)
         core = arrays.get(layer + CORE)
-        wide.append(narrow[-1] if core is None else narrow[-1] @ core.T)
+        wide.append(narrow[-1] if core is None else narrow[-1] @ core.mT)
         hidden = torch.tanh(_layer(weights[layer], arrays, layer, hidden, wide[-1]))
         inputs.append(hidden)
     logits = hidden @ weights["head"].T
-    slope = (logits.softmax(1) - functional.one_hot(answers, CLASSES)) @ weights["head"]
+    slope = (logits.softmax(-1) - functional.one_hot(answers, CLASSES)) @ weights["head"]
     sides = {}
     for place in (1, 0):
         layer = _LAYERS[place]
@@ -198,9 +203,9 @@ def _logits(weights: Mapping[str, Tensor], arrays: Mapping[str, Tensor], asked: 
     for layer in _LAYERS:
         wide = None
         if layer + A in arrays:
-            wide = hidden @ arrays[layer + A].T
+            wide = hidden @ arrays[layer + A].mT
             if layer + CORE in arrays:
-                wide = wide @ arrays[layer + CORE].T
+                wide = wide @ arrays[layer + CORE].mT
         hidden = torch.tanh(_layer(weights[layer], arrays, layer, hidden, wide))
     return hidden @ weights["head"].T
 
@@ -211,7 +216,7 @@ def _layer(
     """A hidden layer with its adapter and its background."""
     out = hidden @ weight.T
     if wide is not None:
-        out = out + SCALING * wide @ arrays[layer + B].T
+        out = out + SCALING * wide @ arrays[layer + B].mT
     behind = background(arrays, layer)
     if behind is not None:
         out = out + SCALING * (hidden @ behind.right.float().T) @ behind.left.float().T
