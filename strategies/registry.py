@@ -39,6 +39,7 @@ class Traits:
         mixed_ranks: Whether hospitals may have different ranks.
         alternates: What makes one round's changes unlike another's: other arrays move in other
             ``rounds``, or in other ``steps`` of each, or they are written in another ``basis``.
+        reshapes: Whether hospitals train another adapter than the one that is deployed.
         personal: Whether a part stays at each hospital, so that there is no one final model.
         secure_aggregation: Whether the sum of the updates is enough.
         needs_single_updates: Why it is not; empty when it is.
@@ -52,6 +53,7 @@ class Traits:
     exact: bool
     mixed_ranks: bool = False
     alternates: str = ""
+    reshapes: bool = False
     personal: bool = False
     needs_single_updates: str = ""
     trains: bool = True
@@ -124,7 +126,7 @@ _LISTINGS = (
         "Mean of a square R between frozen factors",
         "Singhal et al. (2025), Fed-SB; Ponkshe et al. (2024), LoRA-SB",
         "wardround.strategies.fed_sb:FedSb",
-        Traits("R", "r²", "r(m+n+r)", "s² on r² numbers", exact=True),
+        Traits("R", "r²", "r(m+n+r)", "s² on r² numbers", exact=True, reshapes=True),
     ),
     StrategyListing(
         "fedsa",

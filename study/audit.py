@@ -53,6 +53,7 @@ from wardround.privacy.tables import read_toml
 from wardround.server.app import make_server_app
 from wardround.server.coordinator import RoundFailed
 from wardround.strategies.codec import decode
+from wardround.strategies.registry import find_listing
 from wardround.study.canaries import Planted, Unit, plant, unit_gradients
 from wardround.study.config import Study
 from wardround.study.engines.in_process import InProcessGrid
@@ -181,6 +182,7 @@ def audit_study(path: Path, setup: AuditSetup) -> dict[str, Any]:
             f"{path} [privacy] mechanism is {study.privacy.mechanism.value!r}; the audit watches "
             "steps of 'dp-sgd'"
         )
+    _require_plain(study)
     seed = secrets.randbits(48) if setup.seed is None else setup.seed
     generator = torch.Generator().manual_seed(seed)
     protected = None
@@ -230,7 +232,8 @@ def audit_run(study: Study, setup: AuditSetup, planted: Planted, workbench: Work
         workload.trainable.write(start)
         # One step of plain SGD is the noised mean times the rate; nothing is lost on the way.
         total = -_flat(change) * (plan.expected_units / _LEARNING_RATE)
-        scores += score_step(workload, planted, plan, total)
+        with workload.only(tuple(change)) as moving:
+            scores += score_step(moving, planted, plan, total)
     right = setup.guessing.count_right(scores, planted.coins)
     return Findings(
         claimed=claimed,
@@ -239,6 +242,20 @@ def audit_run(study: Study, setup: AuditSetup, planted: Planted, workbench: Work
         guesses=setup.guessing.guesses,
         area=area_under_curve(scores[planted.coins], scores[~planted.coins]),
     )
+
+
+def _require_plain(study: Study) -> None:
+    """Refuse a strategy under which a hospital's model is more than the adapter it is sent.
+
+    Raises:
+        BadInput: Naming what can be audited instead; the mechanism is the same.
+    """
+    traits = find_listing(study.strategy.name).traits
+    if traits.personal or traits.needs_single_updates or traits.reshapes:
+        raise BadInput(
+            f"{study.path} [strategy] name is {study.strategy.name!r}; the audit knows hospitals "
+            "whose model is the adapter they are sent: audit the study with 'fedavg' or 'rolora'"
+        )
 
 
 def _engine(

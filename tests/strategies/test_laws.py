@@ -194,10 +194,19 @@ def test_what_leaves_a_gpt2_hospital(name: str, numbers: int) -> None:
     assert 124_439_808 * 4 / len(sent) > 100  # GPT-2's own parameters; FedAvg: 422 times fewer
 
 
-@pytest.mark.parametrize("name", ["flora", "fedex", "flexlora"])
-def test_products_are_refused_under_secure_aggregation(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("flora", "not linear"),
+        ("fedex", "not linear"),
+        ("flexlora", "not linear"),
+        ("fedsa", "a part is to stay at home"),
+        ("la_lora", "move in turn"),
+    ],
+)
+def test_what_a_secure_sum_cannot_hold_is_refused(name: str, reason: str) -> None:
     """E16: with the reason, and what can be used instead."""
-    with pytest.raises(BadInput, match=f"'{name}'.*not linear.*use one of .*rolora"):
+    with pytest.raises(BadInput, match=f"'{name}'.*{reason}.*use one of .*rolora"):
         require_secure_aggregation(name)
     require_secure_aggregation("rolora")
 

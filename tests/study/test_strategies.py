@@ -16,6 +16,7 @@ from wardround.client.models import BASES, load_base, quiet_transformers
 from wardround.client.workbench import Workbench
 from wardround.strategies.checkpoint import load_checkpoint
 from wardround.strategies.registry import list_strategies
+from wardround.study.audit import AuditSetup, audit_study
 from wardround.study.run_folder import RunFolder
 from wardround.study.runner import prepare, strategy_of
 
@@ -164,3 +165,47 @@ def test_a_core_is_for_strategies_to_set(
     ended = wardround("run", small_study, "--runs", tmp_path / "runs")
     assert ended.code == 2
     assert "core is for strategies to set" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("name", "ranks", "says"),
+    [
+        ("flora", None, "'flora', which does not work under secure aggregation: products"),
+        ("fedsa", None, "'fedsa', which does not work .* stay at home"),
+        ("rolora", [4, 8], "a secure sum needs updates of one size"),
+    ],
+)
+def test_what_a_secure_sum_cannot_hold_is_refused(
+    wardround: Command,
+    small_study: Path,
+    tmp_path: Path,
+    name: str,
+    ranks: list[int] | None,
+    says: str,
+) -> None:
+    with_strategy(small_study, name)
+    if ranks is not None:
+        with_ranks(small_study, ranks, 8)
+    text = small_study.read_text(encoding="utf-8")
+    text = text.replace("[privacy]", '[privacy]\nmode = "distributed"')
+    text = text.replace("steps_per_round = 2", "steps_per_round = 1")
+    small_study.write_text(text, encoding="utf-8")
+    ended = wardround("run", small_study, "--runs", tmp_path / "runs")
+    assert ended.code == 2
+    assert re.search(says, ended.err), ended.err
+
+
+def test_the_audit_says_which_strategies_it_knows(
+    wardround: Command, small_study: Path, tmp_path: Path
+) -> None:
+    with_strategy(small_study, "fed_sb")
+    ended = wardround("audit", small_study)
+    assert ended.code == 2
+    assert "audit the study with 'fedavg' or 'rolora'" in ended.err
+
+
+def test_the_audit_follows_what_moves(small_study: Path) -> None:
+    """Under RoLoRA a round's answer is one factor, and the guesser scores that factor."""
+    with_strategy(small_study, "rolora")
+    document = audit_study(small_study, AuditSetup(canaries=12, ordinary=10, steps=2, seed=3))
+    assert document["with_privacy"]["holds"]
