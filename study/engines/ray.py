@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import time
 from collections.abc import Callable
 from functools import cache
 
@@ -19,11 +20,14 @@ from wardround.client.custodian import Custodian, Surroundings
 from wardround.client.hospital import Hospital
 from wardround.client.relay import make_relay
 from wardround.client.workbench import Workbench
-from wardround.privacy.errors import BadInput
+from wardround.privacy.errors import BadInput, WardroundError
 from wardround.privacy.plan import RoundPlan
 from wardround.privacy.stream import SecureStream
 from wardround.server.app import make_server_app
 from wardround.study.run_folder import RunFolder
+
+_START_TIMEOUT_S = 300.0
+_POLL_S = 0.1
 
 
 class VisitingCustodian:
@@ -61,6 +65,25 @@ class VisitingCustodian:
         return Custodian(self._hospital, Surroundings(_workbench(), self._stream))
 
 
+def _with_all_nodes(
+    grid: Grid,
+    nodes: int,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Grid:
+    """The grid, once every node is there: Flower starts the server before Ray has its workers.
+
+    Raises:
+        WardroundError: They did not all come in time.
+    """
+    deadline = clock() + _START_TIMEOUT_S
+    while (found := len(list(grid.get_node_ids()))) < nodes:
+        if clock() > deadline:
+            raise WardroundError(f"{found} of {nodes} nodes came within {_START_TIMEOUT_S:g} s")
+        sleep(_POLL_S)
+    return grid
+
+
 @cache
 def _workbench() -> Workbench:
     """One a worker process, so that a base is loaded once in each."""
@@ -90,7 +113,7 @@ def run_in_ray(main: Callable[[Grid], None], folder: RunFolder, surroundings: Su
     # Ray reports usage to its makers unless told not to.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     run_simulation(
-        server_app=make_server_app(main),
+        server_app=make_server_app(lambda grid: main(_with_all_nodes(grid, len(hospitals)))),
         client_app=make_relay(connect),
         num_supernodes=len(hospitals),
         backend_config={
