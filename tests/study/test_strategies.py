@@ -21,7 +21,7 @@ from wardround.study.run_folder import RunFolder
 from wardround.study.runner import prepare, strategy_of
 
 Command = Callable[..., Any]
-NAMES = [entry.name for entry in list_strategies()]
+NAMES = [entry.name for entry in list_strategies() if entry.traits.trains]
 NUMBERS = 3 * 8 * (344 + 128)  # the study's layers, rank and widths
 UP = {  # numbers that leave a hospital in rounds 1 and 2, of layers 128 x 344 at rank 8
     "ffa": 2 * 3 * 8 * 128,
