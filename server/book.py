@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,3 +106,13 @@ def read_book(folder: Path) -> list[RoundRecord]:
         except (ValueError, KeyError, TypeError) as error:
             raise BadMessage(f"{path}: not a signed round record") from error
     return records
+
+
+def last_reports(records: Iterable[RoundRecord]) -> dict[str, Mapping[str, Any]]:
+    """Each hospital's newest privacy report, by name of the hospital."""
+    return {
+        answer.hospital: answer.report
+        for record in records
+        for answer in record.answers
+        if answer.report is not None
+    }

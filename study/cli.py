@@ -162,6 +162,22 @@ def report(
         show_report(Console(), document)
 
 
+@app.command(name="export", epilog="Example: [bold]wardround export RUN --to adapter/[/bold]")
+def export_adapter(
+    run_dir: Annotated[Path, typer.Argument(help="A run's folder.")],
+    to: Annotated[Path, typer.Option(help="A folder that does not exist yet.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write what a run has learnt so far as an adapter, its privacy cost beside it."""
+    from wardround.study.publishing import export_run
+
+    reached = export_run(run_dir, to)
+    if as_json:
+        _print_json({"adapter": str(to), "round": reached})
+    else:
+        print(f"{to}: the adapter after round {reached}")
+
+
 @app.command(
     epilog="Example: [bold]wardround evaluate RUN --data beir/ --predictions run.trec[/bold]"
 )

@@ -22,9 +22,10 @@ from rich.table import Table
 from wardround.client.workbench import Workbench
 from wardround.study.config import Study
 from wardround.study.local import begin, execute_with_progress
+from wardround.study.publishing import publish
 from wardround.study.results import outcome_document, show_cost, show_files
 from wardround.study.run_folder import RunFolder
-from wardround.study.runner import Outcome, Stage, execute, publish
+from wardround.study.runner import Outcome, Stage, execute
 
 KINDS = ("corroborated", "weak", "single")
 CAVEAT = (

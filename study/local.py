@@ -17,8 +17,9 @@ from wardround.privacy.plan import RoundPlan
 from wardround.privacy.policy import Policy
 from wardround.study.config import Study
 from wardround.study.progress import LiveProgress
+from wardround.study.publishing import publish
 from wardround.study.run_folder import RunFolder, create_run_folder
-from wardround.study.runner import Outcome, Stage, check_study, execute, prepare, publish
+from wardround.study.runner import Outcome, Stage, check_study, execute, prepare
 
 ENGINES = ("in-process", "ray")
 

@@ -13,7 +13,8 @@ from wardround.privacy.errors import BadInput, UntrustedPeer
 from wardround.privacy.report import check_reports
 from wardround.server.book import read_book
 from wardround.server.page import write_page
-from wardround.study.runner import Outcome, privacy_note, read_history
+from wardround.study.publishing import privacy_note
+from wardround.study.runner import Outcome, read_history
 
 
 def outcome_document(outcome: Outcome) -> dict[str, Any]:
@@ -111,7 +112,7 @@ def report_document(run_dir: Path, recompute: bool = False) -> dict[str, Any]:
         seconds=sum(record.seconds for record in records),
         notes=folder.facts.notes,
     )
-    write_page(run_dir / "report.html", records, history, privacy_note(outcome))
+    write_page(run_dir / "report.html", records, history, privacy_note(private, records))
     refusals = [
         {"round": record.round, "hospital": answer.hospital, "reason": answer.reason}
         for record in records

@@ -34,9 +34,8 @@ from wardround.privacy.errors import BadInput
 from wardround.privacy.plan import Mode
 from wardround.privacy.tables import from_table
 from wardround.privacy.units import Unit
-from wardround.server.book import RoundRecord, read_book
+from wardround.server.book import RoundRecord, last_reports, read_book
 from wardround.server.coordinator import Agenda, Coordinator, Desk, Observer
-from wardround.server.page import write_page
 from wardround.strategies.base import Model, Strategy
 from wardround.strategies.checkpoint import (
     Checkpoint,
@@ -45,7 +44,6 @@ from wardround.strategies.checkpoint import (
     saved_rounds,
     write_atomically,
 )
-from wardround.strategies.factors import widened
 from wardround.strategies.parts import Surrounding, read_parts
 from wardround.strategies.registry import (
     find_listing,
@@ -98,12 +96,7 @@ class Outcome:
     @property
     def last_reports(self) -> dict[str, Mapping[str, Any]]:
         """Each hospital's newest privacy report."""
-        return {
-            answer.hospital: answer.report
-            for record in self.records
-            for answer in record.answers
-            if answer.report is not None
-        }
+        return last_reports(self.records)
 
 
 @dataclass
@@ -350,23 +343,6 @@ class _Evaluation:
         write_atomically(self._path, "".join(line + "\n" for line in lines).encode())
 
 
-def publish(folder: RunFolder, outcome: Outcome, workbench: Workbench) -> None:
-    """Write the adapter and the report page of a run."""
-    study, note = folder.study, privacy_note(outcome)
-    workload = prepare(study, workbench)
-    model = strategy_of(study).deploy(load_checkpoint(folder.path / "checkpoint").arrays)
-    workload.task.export(
-        workload.trainable,
-        study.adapter,
-        widened(model.arrays, model.background),
-        study.model.base,
-        folder.path / "adapter",
-        note,
-    )
-    history = read_history(folder.path / "metrics.jsonl")
-    write_page(folder.path / "report.html", outcome.records, history, note)
-
-
 def read_history(path: Path) -> dict[int, Metrics]:
     """Scores by round, from ``metrics.jsonl``; empty when nothing was scored yet."""
     if not path.exists():
@@ -379,15 +355,3 @@ def peak_memory() -> int:
     """The most memory this process has held so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def privacy_note(outcome: Outcome) -> str:
-    """What whoever meets the adapter must know first."""
-    if not outcome.private:
-        return "NOT PRIVATE: trained without clipping or noise, for comparison only."
-    worst = max(report["epsilon_study"] for report in outcome.last_reports.values())
-    report = next(iter(outcome.last_reports.values()))
-    return (
-        f"Each hospital's {report['unit']}s are protected with epsilon at most {worst:.3f} at "
-        f"delta {report['delta']:g} ({report['adjacency']}, noise added at the hospital)."
-    )

@@ -15,7 +15,8 @@ from wardround.privacy.accountant import epsilon
 from wardround.privacy.events import Repeated
 from wardround.study.config import Study
 from wardround.study.local import begin
-from wardround.study.runner import Stage, execute, publish
+from wardround.study.publishing import publish
+from wardround.study.runner import Stage, execute
 
 Command = Callable[..., Any]
 

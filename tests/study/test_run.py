@@ -69,6 +69,13 @@ def test_the_adapter_loads_with_peft_and_gives_the_run_s_own_logits(
         untouched = theirs.unload()(input_ids=ids).logits
     assert not torch.equal(untouched, ours)
     assert "epsilon at most" in (run / "adapter" / "README.md").read_text(encoding="utf-8")
+    exported = wardround("export", run, "--to", tmp_path / "again", "--json")
+    assert exported.document()["round"] == 2
+    for name in ("adapter_model.safetensors", "adapter_config.json", "README.md"):
+        assert (tmp_path / "again" / name).read_bytes() == (run / "adapter" / name).read_bytes()
+    refused = wardround("export", run, "--to", tmp_path / "again")
+    assert refused.code == 2
+    assert "nothing is overwritten" in refused.err
 
 
 def test_the_page_is_self_contained(wardround: Command, small_study: Path, tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""What a run leaves for others: the adapter with its privacy note, and the report page.
+
+``publish`` ends a run; ``export_run`` writes the adapter again, of any run at any time, because all
+it needs is in the run's folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from wardround.client.workbench import Workbench
+from wardround.privacy.errors import BadInput
+from wardround.privacy.plan import Mode
+from wardround.server.book import RoundRecord, last_reports, read_book
+from wardround.server.page import write_page
+from wardround.strategies.checkpoint import load_checkpoint
+from wardround.strategies.factors import widened
+from wardround.study.run_folder import RunFolder
+from wardround.study.runner import Outcome, prepare, read_history, strategy_of
+
+
+def publish(folder: RunFolder, outcome: Outcome, workbench: Workbench) -> None:
+    """Write the adapter and the report page of a run."""
+    note = privacy_note(outcome.private, outcome.records)
+    _write_adapter(folder, folder.path / "adapter", note, workbench)
+    history = read_history(folder.path / "metrics.jsonl")
+    write_page(folder.path / "report.html", outcome.records, history, note)
+
+
+def export_run(run_dir: Path, to: Path) -> int:
+    """Write the adapter of a run, as far as it has come, into a new folder.
+
+    Returns:
+        The round it is from.
+
+    Raises:
+        BadInput: Not a run, no round has ended yet, or ``to`` exists.
+    """
+    folder = RunFolder.open(run_dir)
+    if to.exists():
+        raise BadInput(f"--to: {to} exists; nothing is overwritten")
+    records = tuple(read_book(run_dir / "rounds"))
+    if not records:
+        raise BadInput(f"{run_dir}: no round has ended yet")
+    note = privacy_note(folder.study.privacy.mode is not Mode.NONE, records)
+    with Workbench() as workbench:
+        return _write_adapter(folder, to, note, workbench)
+
+
+def _write_adapter(folder: RunFolder, to: Path, note: str, workbench: Workbench) -> int:
+    """The newest checkpoint's model in the task's own format; returns its round."""
+    study = folder.study
+    workload = prepare(study, workbench)
+    reached = load_checkpoint(folder.path / "checkpoint")
+    model = strategy_of(study).deploy(reached.arrays)
+    workload.task.export(
+        workload.trainable,
+        study.adapter,
+        widened(model.arrays, model.background),
+        study.model.base,
+        to,
+        note,
+    )
+    return reached.round
+
+
+def privacy_note(private: bool, records: Sequence[RoundRecord]) -> str:
+    """What whoever meets the adapter must know first."""
+    if not private:
+        return "NOT PRIVATE: trained without clipping or noise, for comparison only."
+    reports = last_reports(records)
+    worst = max(report["epsilon_study"] for report in reports.values())
+    report = next(iter(reports.values()))
+    return (
+        f"Each hospital's {report['unit']}s are protected with epsilon at most {worst:.3f} at "
+        f"delta {report['delta']:g} ({report['adjacency']}, noise added at the hospital)."
+    )
