@@ -23,6 +23,8 @@ from wardround.privacy.tables import from_table, read_toml, refuse_unknown
 from wardround.privacy.units import Unit
 from wardround.strategies.encoding import Encoding
 
+PRIVATE_DEFAULT = "rolora"
+UNPROTECTED_DEFAULT = "fedavg"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
@@ -181,23 +183,25 @@ class StrategySection:
     """``[strategy]``: how updates are combined.
 
     Attributes:
-        name: Registered strategy name.
+        name: Registered strategy name; a study that names none gets that of its mode of privacy
+            (docs/strategies.md says why these two).
         encoding: How hospitals write their updates: fp32, bf16, int8 or int4.
         settings: The table's other keys, for the strategy itself.
     """
 
-    name: str = "fedavg"
+    name: str
     encoding: Encoding = Encoding.FP32
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_table(cls, table: object, where: str) -> StrategySection:
+    def from_table(cls, table: object, where: str, mode: Mode) -> StrategySection:
         """The section; every key but ``name`` and ``encoding`` is the strategy's own."""
         if not isinstance(table, Mapping):
             raise BadInput(f"{where}: expected a table, found {type(table).__name__}")
         own = {key: value for key, value in table.items() if key in ("name", "encoding")}
         settings = {key: value for key, value in table.items() if key not in own}
-        return from_table(cls, {**own, "settings": settings}, where)
+        default = UNPROTECTED_DEFAULT if mode is Mode.NONE else PRIVATE_DEFAULT
+        return from_table(cls, {"name": default, **own, "settings": settings}, where)
 
     def to_table(self) -> dict[str, Any]:
         """The table ``from_table`` makes the same section of."""
@@ -227,7 +231,7 @@ class Study:
     privacy: PrivacySection
     adapter: Mapping[str, Any]
     training: Mapping[str, Any]
-    strategy: StrategySection = field(default_factory=StrategySection)
+    strategy: StrategySection
     task: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -247,7 +251,7 @@ class Study:
             for name, kind in sections.items()
         }
         parts["strategy"] = StrategySection.from_table(
-            tables.get("strategy", {}), f"{path} [strategy]"
+            tables.get("strategy", {}), f"{path} [strategy]", parts["privacy"].mode
         )
         for name in free:
             if name != "task" and name not in tables:

@@ -36,7 +36,7 @@ _SHOWN = 100  # the first world that is shown
 def strategies_benchmark() -> dict[str, Any]:
     """Aggregation error and bytes of every strategy."""
     return {
-        "strategies": [_measure(entry.name) for entry in list_strategies()],
+        "strategies": [_measure(e.name) for e in list_strategies() if e.traits.trains],
         "settings": {
             "hospitals": _HOSPITALS,
             "rank": _RANK,

@@ -17,6 +17,7 @@ from wardround.client.workbench import Workbench
 from wardround.strategies.checkpoint import load_checkpoint
 from wardround.strategies.registry import list_strategies
 from wardround.study.audit import AuditSetup, audit_study
+from wardround.study.config import Study
 from wardround.study.run_folder import RunFolder
 from wardround.study.runner import prepare, strategy_of
 
@@ -155,6 +156,15 @@ def test_settings_of_a_strategy_are_checked(
     ended = wardround("run", small_study, "--runs", tmp_path / "runs")
     assert ended.code == 2
     assert re.search(says, ended.err), ended.err
+
+
+def test_a_study_that_names_no_strategy_gets_that_of_its_mode(small_study: Path) -> None:
+    text = small_study.read_text(encoding="utf-8").replace('name = "fedavg"', "")
+    small_study.write_text(text, encoding="utf-8")
+    assert Study.read(small_study).strategy.name == "rolora"
+    bare = re.sub(r"noise_multiplier = 1.0.*", 'mode = "none"', text)
+    small_study.write_text(bare, encoding="utf-8")
+    assert Study.read(small_study).strategy.name == "fedavg"
 
 
 def test_a_core_is_for_strategies_to_set(
