@@ -110,12 +110,14 @@ def _google(accountant: Any, event: Event, delta: float) -> float:
     }
     if not counts:
         return 0.0
-    for part, count in counts.items():
-        accountant.compose(_translate(part), count)
-    # Its advice on which Rényi orders to widen is not for whoever reads our log.
+    # Its advice on which Rényi orders to widen is not for whoever reads our log. Neither is that an
+    # order's series did not converge: it takes that order's divergence for infinite, so the least
+    # over the others is still an upper bound.
     level = logging.getLogger("absl").level
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
+        for part, count in counts.items():
+            accountant.compose(_translate(part), count)
         return float(accountant.get_epsilon(delta))
     finally:
         logging.getLogger("absl").setLevel(level)

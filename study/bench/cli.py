@@ -224,6 +224,49 @@ def strategies(
     _show(document, as_json)
 
 
+@bench_app.command(epilog="Example: [bold]wardround bench preference-bandit --plots figures[/bold]")
+def preference_bandit(
+    seeds: Annotated[str, typer.Option(help="Comma-separated seeds.")] = "0,1,2,3,4",
+    plots: Annotated[Path | None, typer.Option(help="A folder for PNG figures.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What preference methods do to a bandit of 100 actions: the tables of docs/preference.md."""
+    from wardround.study.bench.bandit_figures import write_figures
+    from wardround.study.bench.bandit_study import bandit_benchmark
+
+    found = bandit_benchmark(_seeds(seeds), _say(as_json))
+    if plots is not None:
+        found["figures"] = [str(path) for path in write_figures(found, plots)]
+    _show(found, as_json)
+
+
+@bench_app.command(epilog="Example: [bold]wardround bench preference --out rows.jsonl[/bold]")
+def preference(
+    seeds: Annotated[str, typer.Option(help="Comma-separated seeds.")] = "0,1,2",
+    out: Annotated[
+        Path | None, typer.Option(help="Rows go here as they finish; those in it are not run.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Five methods on clinicians' preferences in four hospitals, with and without privacy."""
+    from wardround.study.bench.preference import preference_benchmark
+
+    _show(preference_benchmark(_seeds(seeds), out, say=_say(as_json)), as_json)
+
+
+@bench_app.command(epilog="Example: [bold]wardround bench choice --json[/bold]")
+def choice(
+    candidates: Annotated[int, typer.Option(min=2, help="Candidates.")] = 20,
+    voters: Annotated[int, typer.Option(min=1, help="Voters.")] = 200,
+    repeats: Annotated[int, typer.Option(min=3, help="Timed turns.")] = 11,
+    as_json: AsJson = False,
+) -> None:
+    """How long each rule of social choice takes, and how firm its winner is under noise."""
+    from wardround.study.bench.choice import choice_benchmark
+
+    _show(choice_benchmark(candidates, voters, repeats), as_json)
+
+
 @bench_app.command(name="all", epilog="Example: [bold]wardround bench all --json[/bold]")
 def all_(as_json: AsJson = False) -> None:
     """Everything above with its defaults, one after the other."""
@@ -239,6 +282,15 @@ def all_(as_json: AsJson = False) -> None:
         "accountant": accountant_benchmark(10_000),
     }
     _show(found, as_json)
+
+
+def _seeds(text: str) -> list[int]:
+    """Seeds as the command line gives them; ``BadInput`` names what is no whole number."""
+    from wardround.privacy.errors import BadInput
+
+    if not all(seed.strip().isdecimal() for seed in text.split(",")):
+        raise BadInput(f"--seeds is {text!r}; expected whole numbers with commas between")
+    return [int(seed) for seed in text.split(",")]
 
 
 def _say(as_json: bool) -> Any:
