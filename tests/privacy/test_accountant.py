@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import subprocess
 import sys
@@ -88,6 +89,15 @@ def test_rdp_equals_the_table(row):
     rate, sigma, count, delta, expected, _, _ = row
     value = rdp_epsilon(steps(rate, sigma, count), delta)
     assert value == pytest.approx(expected, rel=1e-3, abs=5e-5)
+
+
+def test_orders_that_do_not_converge_stay_out_of_the_log(caplog):
+    """Their divergence counts as infinite, so what is left is still an upper bound."""
+    event = steps(0.1, 0.8, 10)  # six orders fail here
+    with caplog.at_level(logging.WARNING, "absl"):
+        value = rdp_epsilon(event, 1e-5)
+    assert not caplog.records
+    assert value > epsilon(event, 1e-5)
 
 
 @pytest.mark.slow
