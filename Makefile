@@ -20,7 +20,7 @@ demo: $(VENV)/.installed       ## four hospitals, with and without privacy, on t
 	$(BIN)/wardround demo
 
 test: $(VENV)/.installed-dev   ## the whole test suite, offline
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.installed-dev  ## lint, format, types, import rings
 	$(BIN)/ruff check .
@@ -34,6 +34,7 @@ bench: $(VENV)/.installed-dev  ## the figures of docs/performance.md
 bases: $(VENV)/.installed      ## train the embedded base models again from their generators
 	$(BIN)/python -m wardround.client.bases.build
 	$(BIN)/python -m wardround.client.bases.build_notes
+	$(BIN)/python -m wardround.client.bases.build_advice
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis runs
