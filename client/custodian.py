@@ -224,7 +224,7 @@ class Custodian:
             return reply, trained.moments
         part = make_part(round_, arrays, plan.secure)
         round_.reservation.require_covers(part.steps.event)
-        told = {"plan_sha256": plan.sha256, "scale": part.scale, "report": self._report(plan)}
+        told = {"plan_sha256": plan.sha256, "report": self._report(plan)}
         words = to_words(part.steps.value, plan.secure.bits).tobytes()
         return pack({"told": canonical(told), "words": words}), part.moments
 

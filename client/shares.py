@@ -20,6 +20,7 @@ from wardround.privacy.errors import PolicyRefused
 from wardround.privacy.noise import Noised
 from wardround.privacy.plan import Mechanism, Mode, RoundPlan, SecureSum
 from wardround.privacy.secagg.lattice import lattice_for
+from wardround.privacy.tables import from_table
 
 Arrays = Mapping[str, Tensor]
 
@@ -30,12 +31,10 @@ class Part:
 
     Attributes:
         steps: The change in whole steps, int64 by wire name, noised.
-        scale: What one step is worth; public, and the same at every hospital.
         moments: What the optimizer would go on with, where it keeps any; stays.
     """
 
     steps: Noised
-    scale: float
     moments: Moments | None
 
 
@@ -72,21 +71,43 @@ def make_part(round_: Round, arrays: Arrays, secure: SecureSum) -> Part:
     if plan.mode is not Mode.DISTRIBUTED:
         lattice = lattice_for(secure.largest, secure.bits, secure.hospitals)
         trained = train_round(round_, arrays)
-        return Part(trained.change.then(lattice.round), lattice.step, trained.moments)
+        return Part(trained.change.then(lattice.round), trained.moments)
     size = sum(array.numel() for array in arrays.values())
     shares = share_lattice(plan, size, secure.hospitals, secure.bits)
     workload.trainable.write(arrays)
-    scale = shares.step
     if plan.mechanism is Mechanism.WHOLE_UPDATE:
         descent = Descent(round_.training, workload.trainable.parameters)
         clipped, _ = whole_change(round_, arrays, descent)
     else:
         with workload.engine:
             clipped = clipped_sum(workload, round_.draw(1), plan, round_.micro_batch)
-        scale *= -round_.training.learning_rate * round_.factor(1) / plan.expected_units
         round_.on_step(1, 1)
     noised = add_share(clipped, plan, shares, round_.reservation, round_.stream)
-    return Part(noised, scale, None)
+    return Part(noised, None)
+
+
+def scale_of(plan: RoundPlan, size: int) -> float:
+    """What one step is worth in the change; follows from the plan, so both ends know it.
+
+    Args:
+        plan: A plan with a secure sum.
+        size: Numbers in an update.
+
+    Raises:
+        BadInput: The training settings cannot be used.
+        PolicyRefused: The noise does not fit into the words.
+    """
+    secure, privacy = plan.secure, plan.privacy
+    if secure is None:
+        raise ValueError("the plan has no secure sum")
+    if privacy.mode is not Mode.DISTRIBUTED:
+        return lattice_for(secure.largest, secure.bits, secure.hospitals).step
+    step = share_lattice(privacy, size, secure.hospitals, secure.bits).step
+    if privacy.mechanism is Mechanism.WHOLE_UPDATE:
+        return step
+    training = from_table(TrainingConfig, plan.training, "plan training")
+    factor = training.schedule.factor(plan.round, plan.rounds, 1, privacy.steps)
+    return -step * training.learning_rate * factor / privacy.expected_units
 
 
 def fit_lattice(plan: RoundPlan, size: int) -> None:

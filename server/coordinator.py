@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +20,24 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from wardround.privacy.chain import LedgerHead
-from wardround.privacy.envelope import seal_bytes
-from wardround.privacy.errors import WardroundError
-from wardround.privacy.plan import PrivacyPlan, RoundPlan
+from wardround.privacy.plan import PrivacyPlan, RoundPlan, SecureSum
 from wardround.privacy.signing import SigningKey, sha256
-from wardround.server.answers import ledger_heads, report_fault, update_fault
+from wardround.server.answers import ledger_heads
 from wardround.server.book import HospitalAnswer, ReportBook, RoundRecord
-from wardround.server.exchange import Arrival, Exchange
-from wardround.strategies.base import Aggregation, Brief, Correcting, Model, Strategy, Update
+from wardround.server.exchange import Exchange
+from wardround.server.gathering import Asking, Gathering, Order, PlainGathering, RoundFailed
+from wardround.strategies.base import Brief, Correcting, Model, Strategy
 from wardround.strategies.checkpoint import Checkpoint, save_checkpoint
 from wardround.strategies.codec import encode
 from wardround.strategies.encoding import Encoding
-from wardround.strategies.wire import DECLARE, TRAIN, request_content
+from wardround.strategies.wire import DECLARE, request_content
+
+__all__ = ["Agenda", "Coordinator", "Desk", "Observer", "RoundFailed"]
 
 _ACCOUNT = ("unit", "delta", "epsilon_study", "epsilon_life")  # of a report, as a checkpoint keeps
 
 Arrays = Mapping[str, Tensor]
 Metrics = Mapping[str, float]
-
-
-class RoundFailed(WardroundError):
-    """No hospital sent a usable update; the model stays as it was."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +59,8 @@ class Agenda:
         deviation: Standard deviation of the noise in a change made under a plan, or None.
         model: How the base is put into memory, as JSON.
         encoding: How hospitals write their updates.
+        secure: The secure sum of so many hospitals that plans speak of, or None.
+        counted: From every hospital's declared units, those its plan counts on.
     """
 
     study: str
@@ -77,16 +77,8 @@ class Agenda:
     deviation: Callable[[PrivacyPlan], float | None] = lambda plan: None
     model: Mapping[str, Any] = field(default_factory=dict)
     encoding: Encoding = Encoding.FP32
-
-
-@dataclass(frozen=True)
-class _Order:
-    """What one hospital is asked in one round, and what it is sent."""
-
-    plan: RoundPlan
-    brief: Brief
-    block: bytes
-    rank: int | None
+    secure: Callable[[int], SecureSum | None] = lambda hospitals: None
+    counted: Callable[[Mapping[str, int]], Mapping[str, int]] = dict
 
 
 class Observer:
@@ -116,6 +108,7 @@ class Desk:
         timeout_s: How long a round waits for the slowest hospital.
         buffer: Usable answers after which a round ends; whoever is still at work goes on, and the
             answer counts in a later round. Without, a round waits for everybody.
+        gathering: How updates get into the aggregate; each by itself unless another way is given.
         poll_s: Pause between two looks for answers.
         clock: Seconds, for time limits and durations.
         sleep: Waits.
@@ -129,6 +122,7 @@ class Desk:
     observer: Observer = field(default_factory=Observer)
     timeout_s: float = 3600.0
     buffer: int | None = None
+    gathering: Gathering | None = None
     poll_s: float = 0.2
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -145,7 +139,7 @@ class Coordinator:
         self._declared: dict[str, int] = {}
         self._heads: dict[str, LedgerHead] = {}
         self._spent: dict[str, Any] = {}
-        self._out: dict[str, _Order] = {}
+        self._gathering = desk.gathering or PlainGathering(desk.buffer, agenda.deviation)
 
     def run(self, grid: Grid, start: Checkpoint) -> Checkpoint:
         """Rounds ``start.round + 1`` to the last; returns the final checkpoint.
@@ -184,10 +178,11 @@ class Coordinator:
         desk, started = self._desk, self._desk.clock()
         free = [name for name, node in self._nodes.items() if node not in exchange.busy]
         orders = self._orders(number, before.arrays, sorted(free))
-        self._out |= orders
-        exchange.send({self._nodes[name]: self._message(name, o) for name, o in orders.items()})
         aggregation = desk.strategy.begin(before.arrays, number)
-        answers = self._gather(exchange, number, aggregation)
+        told = partial(desk.observer.on_answer, number)
+        asking = Asking(exchange, desk.key, self._nodes, number, orders, told)
+        gathered = self._gathering.gather(asking, aggregation)
+        answers = gathered.answers
         usable = [answer for answer in answers.values() if answer.report is not None]
         if not usable:
             reasons = "; ".join(f"{a.hospital}: {a.reason}" for a in answers.values())
@@ -200,7 +195,7 @@ class Coordinator:
             rounds=self._agenda.rounds,
             answers=tuple(answers[name] for name in sorted(answers)),
             metrics=dict(desk.evaluate(number, desk.strategy.deploy(after))),
-            bytes_down=sum(len(order.block) for order in orders.values()),
+            bytes_down=gathered.bytes_down,
             seconds=desk.clock() - started,
         )
         checkpoint = Checkpoint(number, after, self._bookkeeping(usable))
@@ -224,32 +219,7 @@ class Coordinator:
             "heads": {name: asdict(head) for name, head in self._heads.items()},
         }
 
-    def _gather(
-        self, exchange: Exchange, number: int, aggregation: Aggregation
-    ) -> dict[str, HospitalAnswer]:
-        """How each hospital answered; what can be used is in the aggregate."""
-        answers: dict[str, HospitalAnswer] = {}
-
-        def full() -> bool:
-            usable = sum(answer.report is not None for answer in answers.values())
-            return self._desk.buffer is not None and usable >= self._desk.buffer
-
-        for arrival in exchange.arrivals(full):
-            name = str(arrival.header["hospital"])
-            # Signed by its hospital, but whoever was asked may have sent on another's old answer.
-            if name in self._out and self._nodes[name] == arrival.node:
-                answers[name] = self._take(self._out.pop(name), arrival, number, aggregation)
-                self._desk.observer.on_answer(number, answers[name])
-        if self._desk.buffer is None:
-            exchange.forget()
-        for name in self._nodes.keys() - answers.keys():
-            at_work = self._nodes[name] in exchange.busy
-            since = f"still at work on round {self._out[name].plan.round}"
-            reason = since if at_work else "no valid answer in time"
-            answers[name] = HospitalAnswer(name, reason=reason)
-        return answers
-
-    def _orders(self, number: int, state: Arrays, hospitals: Iterable[str]) -> dict[str, _Order]:
+    def _orders(self, number: int, state: Arrays, hospitals: Iterable[str]) -> dict[str, Order]:
         """What each hospital is asked and sent; equal arrays are encoded once."""
         strategy, header = self._desk.strategy, {"kind": "global", "round": number}
         briefs: dict[int | None, Brief] = {}
@@ -265,7 +235,7 @@ class Coordinator:
             own = strategy.corrections(state, name) if isinstance(strategy, Correcting) else {}
             if own:
                 block = encode(header, {**brief.arrays, **brief.background, **own})
-            orders[name] = _Order(self._plan(name, number, brief, block), brief, block, rank)
+            orders[name] = Order(self._plan(name, number, brief, block), brief, block, rank)
         return orders
 
     def _plan(self, hospital: str, number: int, brief: Brief, block: bytes) -> RoundPlan:
@@ -283,8 +253,9 @@ class Coordinator:
             base_sha256=agenda.base_sha256,
             model=agenda.model,
             arrays_sha256=sha256(block),
-            privacy=agenda.privacy(self._declared[hospital]),
+            privacy=agenda.privacy(agenda.counted(self._declared)[hospital]),
             ledger_head=self._heads.get(hospital),
+            secure=agenda.secure(len(self._nodes)),
             trains=brief.trains,
             keeps=brief.keeps,
             turns=brief.turns,
@@ -293,34 +264,6 @@ class Coordinator:
             training={**agenda.training, **brief.training},
             task_config=agenda.task_config,
         )
-
-    def _take(
-        self, order: _Order, arrival: Arrival, number: int, aggregation: Aggregation
-    ) -> HospitalAnswer:
-        """Check one answer against its plan and add it to the aggregate, or say why not."""
-        header, arrays = arrival.header, arrival.arrays
-        plan, size = order.plan, int(header["bytes"])
-        if header.get("kind") == "refusal":
-            reason = f"{header.get('error')}: {header.get('reason')}"
-            return HospitalAnswer(plan.hospital, reason=reason, bytes_up=size)
-        if header.get("kind") != "update" or header.get("plan_sha256") != plan.sha256:
-            return HospitalAnswer(plan.hospital, reason="answers another plan", bytes_up=size)
-        report = header.get("report")
-        fault = report_fault(report, plan, self._desk.members[plan.hospital]) or update_fault(
-            arrays, plan, order.brief.expects
-        )
-        if fault:
-            return HospitalAnswer(plan.hospital, reason=fault, bytes_up=size)
-        deviation = None if plan.turns else self._agenda.deviation(plan.privacy)
-        age = number - plan.round
-        aggregation.add(Update(plan.hospital, arrays, order.rank, age, deviation))
-        return HospitalAnswer(plan.hospital, report=report, bytes_up=size)
-
-    def _message(self, hospital: str, order: _Order) -> Message:
-        """A Flower message that asks a hospital to carry out its plan."""
-        plan = order.plan
-        content = request_content(seal_bytes(plan.to_bytes(), self._desk.key, "plan"), order.block)
-        return Message(content, self._nodes[hospital], TRAIN, group_id=str(plan.round))
 
 
 def _question(node: int) -> Message:

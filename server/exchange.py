@@ -76,7 +76,15 @@ class Exchange:
         self._waiting.clear()
 
     def arrivals(self, enough: Callable[[], bool] = lambda: False) -> Iterator[Arrival]:
-        """Verified answers as they arrive, until all are there, late, or enough.
+        """Verified answers as they arrive, until all are there, late, or enough."""
+        for node, sealed in self.answers(enough):
+            opened = self.open_reply(sealed)
+            del sealed  # decoding needs its own copy of the bytes, and no other
+            if opened is not None:
+                yield Arrival(node, *opened)
+
+    def answers(self, enough: Callable[[], bool] = lambda: False) -> Iterator[tuple[int, bytes]]:
+        """Nodes and what they answered, unread, until all are there, late, or enough.
 
         They are fetched one at a time: a grid asked for all of them hands over everything that has
         come, and memory would grow with the number of hospitals.
@@ -91,20 +99,15 @@ class Exchange:
                 for reply in self.grid.pull_messages([identifier]):
                     arrived = True
                     self._waiting.pop(identifier, None)
-                    opened = self._open(reply)
-                    if opened is not None:
-                        yield Arrival(node, *opened)
+                    yield from ((node, answer) for answer in _contents(reply))
                 if enough():
                     return
             if self._waiting and not arrived:
                 self.sleep(self.poll_s)
 
-    def _open(self, reply: Message) -> tuple[dict[str, Any], StoredArrays] | None:
+    def open_reply(self, sealed: bytes) -> tuple[dict[str, Any], StoredArrays] | None:
         """Header and arrays of an answer signed by the enrolled hospital it names, else None."""
-        if reply.has_error():
-            return None
         try:
-            sealed = read_reply(reply.content)
             claimed, _ = open_block(sealed[64:], "reply")
             public = self.members.get(str(claimed.get("hospital")))
             if public is None:
@@ -114,3 +117,13 @@ class Exchange:
             log.warning("turned away: %s", error)
             return None
         return header | {"bytes": len(sealed)}, arrays
+
+
+def _contents(reply: Message) -> Iterator[bytes]:
+    """What a hospital answered; nothing where the message brings an error or no answer."""
+    if reply.has_error():
+        return
+    try:
+        yield read_reply(reply.content)
+    except BadMessage as error:
+        log.warning("turned away: %s", error)

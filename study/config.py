@@ -18,7 +18,7 @@ from wardround.privacy.adaptive import AdaptiveClip
 from wardround.privacy.clipping import ClipRule
 from wardround.privacy.errors import BadInput
 from wardround.privacy.events import Repeated
-from wardround.privacy.plan import Mechanism, Mode, PrivacyPlan
+from wardround.privacy.plan import Mechanism, Mode, PrivacyPlan, SecureSum
 from wardround.privacy.tables import from_table, read_toml, refuse_unknown
 from wardround.privacy.units import Unit
 from wardround.strategies.encoding import Encoding
@@ -118,8 +118,8 @@ class PrivacySection:
         steps_per_round: Optimizer steps in a round.
         delta: Of (epsilon, delta).
         unit: Who is protected.
-        mode: ``local`` (each hospital adds its own noise) or ``none`` (public data, for
-        comparison).
+        mode: ``local`` (each hospital adds all of its noise), ``distributed`` (each a share of it)
+            or ``none`` (public data, for comparison).
         epsilon: Target over the whole study; the noise is calibrated to it. Or give
         noise_multiplier: and epsilon is reported.
         mechanism: What a round does to the data.
@@ -127,6 +127,13 @@ class PrivacySection:
         adaptive: How the clip norm follows the data; ``[privacy.adaptive]``.
         max_records: Most records of one unit that enter a step.
         groups: For the reconstruction, how many factors are clipped apart.
+        secure_aggregation: Whether the coordinator gets sums of updates only.
+        threshold: Fewest hospitals whose sum may be opened; with distributed noise, also the number
+            of shares that carry all of it. At least two thirds of the hospitals, and 3.
+        honest_hospitals: With distributed noise, of how many hospitals epsilon relies on that they
+            add their share and keep it to themselves, the one that is charged included.
+        largest_change: Larger numbers in an update are cut to this, so that sums do not wrap.
+        word_bits: Secure sums are modulo 2 to this power: 32 or 64.
     """
 
     clip_norm: float
@@ -142,6 +149,11 @@ class PrivacySection:
     adaptive: AdaptiveClip | None = None
     max_records: int | None = None
     groups: int = 2
+    secure_aggregation: bool = False
+    threshold: int | None = None
+    honest_hospitals: int | None = None
+    largest_change: float = 8.0
+    word_bits: int = 32
 
     def __post_init__(self) -> None:
         rate = self.sampling_rate
@@ -154,13 +166,42 @@ class PrivacySection:
         given = (self.epsilon is not None) + (self.noise_multiplier is not None)
         if self.mode is Mode.NONE and given:
             raise ValueError("mode is 'none'; remove epsilon and noise_multiplier")
-        if self.mode is Mode.LOCAL and given != 1:
+        if self.mode is not Mode.NONE and given != 1:
             raise ValueError("give either epsilon or noise_multiplier, not both and not neither")
+        self._check_secure()
         # The plan knows what goes with what; noise this small never clashes with adaptive clipping.
         self.plan(0.0 if self.mode is Mode.NONE else 1e-9, 1)
 
+    def _check_secure(self) -> None:
+        """Refuse settings of secure sums that do not go together."""
+        if self.secure_aggregation != (self.threshold is not None):
+            raise ValueError("secure_aggregation and threshold go together; give both or neither")
+        if self.mode is Mode.DISTRIBUTED:
+            if self.threshold is None:
+                raise ValueError("mode is 'distributed', which needs secure_aggregation = true")
+            if self.honest_hospitals is None:
+                raise ValueError(
+                    "mode is 'distributed'; say with honest_hospitals of how many hospitals "
+                    "epsilon relies on: 1 on nobody else, threshold on all that are summed"
+                )
+        elif self.honest_hospitals is not None:
+            raise ValueError("honest_hospitals goes with mode = 'distributed'")
+        if self.threshold is not None:
+            self.secure_sum(self.threshold)
+
+    def secure_sum(self, hospitals: int) -> SecureSum | None:
+        """What plans say of the secure sum of so many hospitals; None without one.
+
+        Raises:
+            ValueError: The threshold is below two thirds of them, or above them all.
+        """
+        if self.threshold is None:
+            return None
+        return SecureSum(hospitals, self.threshold, self.word_bits, self.largest_change)
+
     def plan(self, noise_multiplier: float, declared_units: int) -> PrivacyPlan:
         """One round's plan for a hospital that declares this many units."""
+        shared = self.mode is Mode.DISTRIBUTED
         counted = self.mechanism in (Mechanism.DP_SGD, Mechanism.ONE_SHOT)
         return PrivacyPlan(
             unit=self.unit,
@@ -175,6 +216,8 @@ class PrivacySection:
             adaptive=self.adaptive,
             max_records=self.max_records,
             groups=self.groups,
+            shares=(self.threshold or 1) if shared else 1,
+            honest_hospitals=(self.honest_hospitals or 1) if shared else 1,
         )
 
 
@@ -283,7 +326,12 @@ class Study:
     def with_mode_none(self) -> Study:
         """The same study without clipping and noise, for comparison on public or made-up data."""
         bare = replace(
-            self.privacy, mode=Mode.NONE, epsilon=None, noise_multiplier=None, adaptive=None
+            self.privacy,
+            mode=Mode.NONE,
+            epsilon=None,
+            noise_multiplier=None,
+            adaptive=None,
+            honest_hospitals=None,
         )
         return replace(self, privacy=bare)
 

@@ -108,6 +108,7 @@ def first_plan(study: Study, hospital: str, noise_multiplier: float, units: int)
         base_sha256=study.model.sha256,
         arrays_sha256="",
         privacy=study.privacy_plan(noise_multiplier, units),
+        secure=study.privacy.secure_sum(study.hospitals.count),
     )
 
 

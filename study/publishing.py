@@ -72,7 +72,11 @@ def privacy_note(private: bool, records: Sequence[RoundRecord]) -> str:
     reports = last_reports(records)
     worst = max(report["epsilon_study"] for report in reports.values())
     report = next(iter(reports.values()))
+    relied = next((r["relies_on"] for r in report["guarantees"] if r["charged"]), 1)
+    noise = "noise added at the hospital"
+    if relied > 1:
+        noise = f"counting on the noise of {relied} hospitals in every secure sum"
     return (
         f"Each hospital's {report['unit']}s are protected with epsilon at most {worst:.3f} at "
-        f"delta {report['delta']:g} ({report['adjacency']}, noise added at the hospital)."
+        f"delta {report['delta']:g} ({report['adjacency']}, {noise})."
     )

@@ -49,8 +49,8 @@ from wardround.strategies.registry import (
     find_listing,
     list_strategies,
     make_strategy,
-    require_secure_aggregation,
 )
+from wardround.study import secure_sums
 from wardround.study.config import Study
 from wardround.study.engines.in_process import run_in_process
 from wardround.study.run_folder import RunFolder
@@ -123,8 +123,6 @@ def check_study(study: Study) -> None:
     where = str(study.path)
     strategy_of(study)
     check_ranks(study)
-    if study.privacy.mode is Mode.DISTRIBUTED:
-        require_secure_aggregation(study.strategy.name, f"{where} [strategy]")
     task = find_task(study.study.task)
     task.check(study.task)
     if study.privacy.unit not in (*task.units, Unit.SITE):
@@ -133,7 +131,7 @@ def check_study(study: Study) -> None:
             f"{where} [privacy] unit is {study.privacy.unit.value!r}; "
             f"task {task.name!r} protects: {units}"
         )
-    _training(study)
+    secure_sums.check_secure_sums(study, _training(study))
 
 
 def strategy_of(study: Study) -> Strategy:
@@ -152,8 +150,9 @@ def _surrounding(study: Study) -> Surrounding:
     plain = training.optimizer is Optimizer.SGD and not training.momentum
     return Surrounding(
         hospitals=study.hospitals.count,
-        noise_known=change_deviation(plan, training) is not None,
-        secure_aggregation=study.privacy.mode is Mode.DISTRIBUTED,
+        noise_known=change_deviation(plan, training) is not None
+        and not study.privacy.secure_aggregation,
+        secure_aggregation=study.privacy.secure_aggregation,
         mixed_ranks=bool(study.hospitals.ranks),
         linear_steps=plain and steady and not pulls,
         reach=training.learning_rate * plan.steps,
@@ -181,7 +180,7 @@ def check_ranks(study: Study) -> None:
         able = ", ".join(entry.name for entry in list_strategies() if entry.traits.mixed_ranks)
         raise BadInput(f"{where}: strategy {listing.name!r} needs equal ranks; use one of {able}")
     adapter = AdapterConfig.from_table(study.adapter, f"{study.path} [adapter]")
-    if study.privacy.mode is Mode.DISTRIBUTED:
+    if study.privacy.secure_aggregation:
         raise BadInput(f"{where}: a secure sum needs updates of one size; remove ranks")
     if max(ranks) > adapter.rank:
         raise BadInput(f"{where} holds {max(ranks)}; [adapter] rank is {adapter.rank}, the most")
@@ -280,6 +279,8 @@ def _run_rounds(
         deviation=partial(change_deviation, training=_training(study)),
         ranks=ranks,
         encoding=study.strategy.encoding,
+        secure=partial(secure_sums.plan_secure_sum, study),
+        counted=partial(secure_sums.counted_units, study),
     )
     desk = Desk(
         folder=folder.path,
@@ -287,6 +288,7 @@ def _run_rounds(
         members=folder.facts.members,
         strategy=strategy,
         buffer=read_parts(study.strategy.settings, f"{study.path} [strategy]").buffer,
+        gathering=secure_sums.secure_gathering(study, folder.path),
         evaluate=evaluate.in_round,
         observer=stage.observer,
         clock=stage.clock,

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from wardround.privacy.secagg import shamir
-from wardround.privacy.secagg.lattice import Words, word_type
-from wardround.privacy.secagg.letters import Misconduct, read_letter, unpack
+from wardround.privacy.secagg.lattice import Words, read_words, word_type
+from wardround.privacy.secagg.letters import Misconduct, pack, read_letter, unpack
 from wardround.privacy.secagg.masks import add_mask, remove_mask
 from wardround.privacy.secagg.party import REVEAL, read_agreement
 from wardround.privacy.secagg.shares import (
@@ -147,6 +147,30 @@ class Tally:
                 combine = remove_mask if name < gone else add_mask
                 combine(total, key)
         return total
+
+    def to_bytes(self) -> bytes:
+        """What is needed to go on from before the list of survivors was shown."""
+        dealt = {dealer: pack(letters) for dealer, letters in self._dealt.items()}
+        return pack(
+            {
+                "keys": pack(self.keys),
+                "dealt": pack(dealt),
+                "masked": pack(dict.fromkeys(self._masked, b"")),
+                "sum": self._sum.tobytes(),
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, terms: Terms, data: bytes) -> Tally:
+        """The tally that ``to_bytes`` wrote; every letter is checked again."""
+        tally, parts = cls(terms), unpack(data, "kept tally")
+        for name, letter in unpack(parts["keys"], "kept keys").items():
+            tally.take_keys(name, letter)
+        for name, packed in unpack(parts["dealt"], "kept shares").items():
+            tally.take_shares(name, packed)
+        tally._masked = list(unpack(parts["masked"], "kept survivors"))
+        tally._sum = read_words(parts["sum"], terms.size, terms.bits).copy()
+        return tally
 
     def _wanted(self) -> dict[str, str]:
         """Which of its two secrets is needed of each dealer; never both."""

@@ -267,6 +267,20 @@ def choice(
     _show(choice_benchmark(candidates, voters, repeats), as_json)
 
 
+@bench_app.command(epilog="Example: [bold]wardround bench secagg --json[/bold]")
+def secagg(
+    hospitals: Annotated[str, typer.Option(help="Comma-separated sizes.")] = "4,16,64",
+    numbers: Annotated[int, typer.Option(min=1, help="Numbers in an update.")] = 1 << 18,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds timed.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """What a secure sum costs in bytes and time beside plain updates."""
+    from wardround.study.bench.secagg import secagg_benchmark
+
+    counts = [int(count) for count in hospitals.split(",")]
+    _show(secagg_benchmark(counts, numbers, repeats), as_json)
+
+
 @bench_app.command(name="all", epilog="Example: [bold]wardround bench all --json[/bold]")
 def all_(as_json: AsJson = False) -> None:
     """Everything above with its defaults, one after the other."""

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from wardround.client.custodian import Custodian
+from wardround.client.shares import scale_of
 from wardround.privacy.distributed import share_lattice
 from wardround.privacy.envelope import open_bytes, parse_document
 from wardround.privacy.events import Gaussian, PoissonSampled
@@ -164,7 +165,7 @@ def test_the_sum_holds_north_s_update_and_is_charged_once(
     letters = circle.walk(custodian)
     told, row = circle.row(letters[MASKED])
     lattice = lattice_for(8.0, 32, 4)
-    assert told["scale"] == lattice.step
+    assert scale_of(circle.plan, circle.terms.size) == lattice.step
     assert told["plan_sha256"] == circle.plan.sha256
     assert told["report"]["secure_aggregation"]["threshold"] == 3
     words = circle.words()
@@ -331,7 +332,7 @@ def test_a_share_of_noise_is_all_there_is(setting: Any, circle: Circle) -> None:
     told, _ = circle.row(letters[MASKED])
     size = circle.terms.size
     lattice = share_lattice(circle.plan.privacy, size, 4, 32)
-    assert told["scale"] == pytest.approx(-0.5 / 6.0 * lattice.step)
+    assert scale_of(circle.plan, size) == pytest.approx(-0.5 / 6.0 * lattice.step)
     steps = from_words(circle.words(), {"a": torch.Size([size])}, 32)["a"].double()
     # 60 units of clip_norm, squared, spread over the coordinates: the most data can add.
     data = (60 / (2.0 / np.sqrt(3))) ** 2 / size
@@ -369,8 +370,9 @@ def test_a_whole_update_goes_in_as_a_share(setting: Any, circle: Circle) -> None
     )
     circle.begin("0")
     opened = setting.open()
-    told, _ = circle.row(circle.walk(opened)[MASKED])
-    assert told["scale"] == share_lattice(circle.plan.privacy, circle.terms.size, 4, 32).step
+    circle.walk(opened)
+    size = circle.terms.size
+    assert scale_of(circle.plan, size) == share_lattice(circle.plan.privacy, size, 4, 32).step
     assert circle.words().any()
     opened.close()
 

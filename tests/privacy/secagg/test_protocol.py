@@ -17,6 +17,7 @@ from wardround.privacy.errors import BadMessage
 from wardround.privacy.secagg.lattice import Words
 from wardround.privacy.secagg.masks import remove_mask
 from wardround.privacy.secagg.party import Party
+from wardround.privacy.secagg.tally import Tally
 from wardround.privacy.secagg.terms import check_threshold, least_threshold
 
 MakeSession = Callable[..., Any]
@@ -144,6 +145,16 @@ def test_a_party_says_the_same_after_a_restart(make_session: MakeSession, rows_o
             session.parties[name].mask(letters, rows[name]),
             again.parties[name].mask(letters, rows[name]),
         )
+
+
+def test_a_coordinator_goes_on_after_a_restart(make_session: MakeSession, rows_of: RowsOf) -> None:
+    session, rows = make_session(), rows_of(make_session())
+    session.open()
+    session.mask({name: rows[name] for name in NAMES[1:]})
+    session.tally = Tally.from_bytes(session.terms, session.tally.to_bytes())
+    assert session.tally.survivors == tuple(NAMES[1:])
+    assert session.tally.dealers == tuple(NAMES)
+    assert np.array_equal(session.settle(), plain_sum(rows, NAMES[1:]))
 
 
 def test_another_attempt_has_other_keys(make_session: MakeSession) -> None:
