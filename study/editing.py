@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from rich.table import Table
 
 from wardround.client.models import Base, load_base
@@ -168,10 +168,10 @@ def trace_facts(
     """
     edits: list[Edit] = [record.content for record in read_edits(source)[:limit]]
     facts = [(edit.prompt, edit.subject, edit.ground_truth or edit.target_new) for edit in edits]
-    bar = iter(track(range(len(facts)), "tracing", console=console, transient=True))
     started = time.process_time()
-    next(bar)
-    located = locate(base, facts, config, lambda done: _tick(bar))
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("tracing", total=len(facts))
+        located = locate(base, facts, config, lambda done: bar.update(task, completed=done))
     seconds = time.process_time() - started
     return {
         "facts": located.facts,
@@ -188,11 +188,6 @@ def trace_facts(
         "layers": {str(kind): located.top_layers(kind, LOCATED_LAYERS) for kind in Kind},
         "rank_pattern": rank_pattern(base.model, located, targets, rank, Normalisation.MIN_MAX),
     }
-
-
-def _tick(bar: Any) -> None:
-    """Move the bar; it ends by itself."""
-    next(bar, None)
 
 
 def show_trace(console: Console, document: Mapping[str, Any]) -> None:
