@@ -34,13 +34,14 @@ def train(
     """Train a small base that knows what a public file says before anything is edited."""
     from wardround.client.bases.build import Recipe
     from wardround.client.bases.corpus import build_from_corpus
+    from wardround.client.bases.making import Shape
     from wardround.privacy.errors import BadInput
 
     if hidden % (2 * heads):
         raise BadInput(f"--hidden is {hidden}; it must be a multiple of twice --heads ({heads})")
     recipe = Recipe(
-        name=out.name, vocabulary=vocabulary, hidden=hidden, layers=layers, heads=heads,
-        mlp=hidden * 43 // 16, steps=steps, warm_up_steps=min(40, steps), batch=64,
+        name=out.name, vocabulary=vocabulary,
+        shape=Shape(hidden, layers, heads, mlp=hidden * 43 // 16), steps=steps, warm_up_steps=min(40, steps), batch=64,
         learning_rate=learning_rate, seed=seed,
     )  # fmt: skip
     console = Console(stderr=True, quiet=as_json)

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wardround.client.models import quiet_transformers, weights_sha256
+from wardround.client.bases.making import (
+    MAX_LENGTH,
+    Shape,
+    byte_level_tokenizer,
+    new_llama,
+    save_base,
+)
 from wardround.client.tasks.editing.rows import IGNORED, Row, encode, pad, predictions
 from wardround.client.tasks.editing.world import (
     PHRASING_COUNT,
@@ -33,9 +37,7 @@ from wardround.client.tasks.editing.world import (
     World,
 )
 
-SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>")
 COMMON_PHRASINGS = 4
-MAX_LENGTH = 512
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,7 @@ class Recipe:
     world: World = field(default_factory=World)
     drugs_in_all_phrasings: int = 160
     vocabulary: int = 800
-    hidden: int = 128
-    layers: int = 8
-    heads: int = 4
-    mlp: int = 344
+    shape: Shape = field(default_factory=lambda: Shape(hidden=128, layers=8, heads=4, mlp=344))
     steps: int = 1000
     warm_up_steps: int = 50
     batch: int = 64
@@ -59,73 +58,19 @@ class Recipe:
 
 
 def train_tokenizer(vocabulary: int) -> Any:
-    """A byte-level BPE tokenizer whose alphabet is all 256 bytes.
+    """A tokenizer of the world's sentences, which can spell any text.
 
     Syllables are shown far more often than sentences and so become tokens first: names, those of
     other worlds too, then split into syllables.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
     sentences = [text.format(drug="") for texts in PHRASINGS.values() for text in texts]
     pieces = [
         piece
         for syllable in SYLLABLES
         for piece in (syllable, " " + syllable, " " + syllable.capitalize())
     ]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
     corpus = sentences * 10 + [*pieces, *SUFFIXES.values()] * 1000
-    tokenizer.train_from_iterator(corpus, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<bos> $A", special_tokens=[("<bos>", tokenizer.token_to_id("<bos>"))]
-    )
-    pad_token, bos_token, eos_token = SPECIAL_TOKENS
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=pad_token,
-        bos_token=bos_token,
-        eos_token=eos_token,
-        padding_side="right",
-        model_max_length=MAX_LENGTH,
-        clean_up_tokenization_spaces=False,
-    )
-
-
-def new_model(recipe: Recipe, tokenizer: Any, generator: torch.Generator) -> nn.Module:
-    """An untrained Llama; matrices normal with deviation 0.02, norms one."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=recipe.hidden,
-        intermediate_size=recipe.mlp,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        num_key_value_heads=recipe.heads,
-        max_position_embeddings=MAX_LENGTH,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        tie_word_embeddings=True,
-    )
-    # The library's own first values come from the global generator; the fork leaves that as it was.
-    with torch.random.fork_rng(devices=[]):
-        model: nn.Module = LlamaForCausalLM(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(0.0, 0.02, generator=generator)
-            else:
-                parameter.fill_(1.0)
-    return model
+    return byte_level_tokenizer(corpus, vocabulary)
 
 
 def sentences(recipe: Recipe, tokenizer: Any) -> tuple[list[Row], list[Row]]:
@@ -194,39 +139,22 @@ def build(recipe: Recipe, bases: Path, tell: Callable[[str], None]) -> dict[str,
     began = time.monotonic()
     generator = torch.Generator().manual_seed(recipe.seed)
     tokenizer = train_tokenizer(recipe.vocabulary)
-    model: Any = new_model(recipe, tokenizer, generator)
+    model: Any = new_llama(recipe.shape, tokenizer, generator)
     shown, unseen = sentences(recipe, tokenizer)
     train(recipe, model, shown, tokenizer.pad_token_id, generator, tell)
-    with tempfile.TemporaryDirectory(dir=bases) as scratch:
-        folder = Path(scratch) / recipe.name
-        with quiet_transformers():
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-        for path in folder.iterdir():
-            path.chmod(0o644)
-        manifest = {
-            "sha256": weights_sha256(folder),
-            "made_by": "python -m wardround.client.bases.build",
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "vocabulary": len(tokenizer),
-            "world": {"seed": recipe.world.seed, "drugs": recipe.world.drugs,
-                      "objects": recipe.world.objects},
-            "steps": recipe.steps,
-            "sentences": {"shown": len(shown), "unseen": len(unseen)},
-            "exact_match": {
-                "shown": exact_match(model, shown, tokenizer.pad_token_id),
-                "unseen": exact_match(model, unseen, tokenizer.pad_token_id),
-            },
-            "seconds": round(time.monotonic() - began, 1),
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-        }  # fmt: skip
-        (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-        final = bases / recipe.name
-        if final.exists():
-            shutil.rmtree(final)
-        folder.rename(final)
-    return manifest
+    facts = {
+        "made_by": "python -m wardround.client.bases.build",
+        "world": {"seed": recipe.world.seed, "drugs": recipe.world.drugs,
+                  "objects": recipe.world.objects},
+        "steps": recipe.steps,
+        "sentences": {"shown": len(shown), "unseen": len(unseen)},
+        "exact_match": {
+            "shown": exact_match(model, shown, tokenizer.pad_token_id),
+            "unseen": exact_match(model, unseen, tokenizer.pad_token_id),
+        },
+        "seconds": round(time.monotonic() - began, 1),
+    }  # fmt: skip
+    return save_base(model, tokenizer, bases / recipe.name, facts)
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from wardround.client.bases.making import (
     Shape,
     byte_level_tokenizer,
     new_llama,
-    write_base,
+    save_base,
 )
 from wardround.client.tasks.editing.rows import Row, encode, pad
 from wardround.client.tasks.preference.advice import corpus
@@ -87,13 +87,13 @@ def build(recipe: AdviceRecipe, bases: Path, tell: Callable[[str], None]) -> dic
     rows = [encode(tokenizer, asked, said, MAX_LENGTH) for asked, said in texts]
     loss = train(recipe, model, rows, tokenizer.pad_token_id, generator, tell)
     facts = {
+        "made_by": "python -m wardround.client.bases.build_advice",
         "answers": recipe.answers,
         "steps": recipe.steps,
         "loss": round(loss, 4),
         "seconds": round(time.monotonic() - began, 1),
     }
-    made_by = "python -m wardround.client.bases.build_advice"
-    return write_base(model, tokenizer, bases / recipe.name, made_by, facts)
+    return save_base(model, tokenizer, bases / recipe.name, facts)
 
 
 def main() -> None:

@@ -18,13 +18,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from wardround.client.tasks.ranking.adapting import save_base
+from wardround.client.bases.making import (
+    MAX_LENGTH,
+    Shape,
+    byte_level_tokenizer,
+    new_llama,
+    save_base,
+)
 from wardround.client.tasks.ranking.rows import encode, encode_query
 from wardround.client.tasks.ranking.stage_one import StageOne, pretrain
 from wardround.client.tasks.ranking.world import FILLERS, SYLLABLES, RankingWorld, weak_pairs
-
-SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>")
-MAX_LENGTH = 512
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,7 @@ class NotesRecipe:
     Attributes:
         name: Folder.
         world: Whose words it learns; of hospitals' own lay words it sees none.
-        hidden: Width.
-        layers: Blocks.
-        heads: Attention heads.
-        mlp: Width of the blocks' inner layer.
+        shape: How large it is.
         texts: Single notes and single questions of the general stage.
         general: How the general stage is trained.
         pairs: Weak pairs of stage 1.
@@ -47,10 +47,7 @@ class NotesRecipe:
 
     name: str = "notes"
     world: RankingWorld = field(default_factory=RankingWorld)
-    hidden: int = 64
-    layers: int = 3
-    heads: int = 4
-    mlp: int = 172
+    shape: Shape = field(default_factory=lambda: Shape(hidden=64, layers=3, heads=4, mlp=172))
     texts: int = 4000
     general: StageOne = field(default_factory=lambda: StageOne(60, 3e-3))
     pairs: int = 12000
@@ -59,66 +56,13 @@ class NotesRecipe:
 
 
 def train_tokenizer() -> Any:
-    """A byte-level BPE tokenizer; everyday words and syllables are one token, any text spells."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
+    """A tokenizer in which everyday words and syllables are one token; it spells any text.
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=1000,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
+    A query follows the prompt directly; the prefix space spells its first word as anywhere else.
+    """
     pieces = [piece for syllable in SYLLABLES for piece in (syllable, " " + syllable)]
     everyday = ["Document", ":", " Query", *(" " + word for word in FILLERS)]
-    tokenizer.train_from_iterator([*pieces * 1000, *everyday * 10], trainer)
-    # A query follows the prompt directly; the added blank spells its first word as anywhere else.
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<bos> $A", special_tokens=[("<bos>", tokenizer.token_to_id("<bos>"))]
-    )
-    pad_token, bos_token, eos_token = SPECIAL_TOKENS
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=pad_token,
-        bos_token=bos_token,
-        eos_token=eos_token,
-        padding_side="right",
-        model_max_length=MAX_LENGTH,
-        clean_up_tokenization_spaces=False,
-    )
-
-
-def new_model(recipe: NotesRecipe, tokenizer: Any, generator: torch.Generator) -> nn.Module:
-    """An untrained Llama; matrices normal with deviation 0.02, norms one."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=recipe.hidden,
-        intermediate_size=recipe.mlp,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        num_key_value_heads=recipe.heads,
-        max_position_embeddings=MAX_LENGTH,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        tie_word_embeddings=True,
-    )
-    # The library's own first values come from the global generator; the fork leaves that as it was.
-    with torch.random.fork_rng(devices=[]):
-        model: nn.Module = LlamaForCausalLM(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(0.0, 0.02, generator=generator)
-            else:
-                parameter.fill_(1.0)
-    return model
+    return byte_level_tokenizer([*pieces * 1000, *everyday * 10], 1000, prefix_space=True)
 
 
 def general_model(
@@ -128,7 +72,7 @@ def general_model(
     tell: Callable[[str], None] = lambda line: None,
 ) -> nn.Module:
     """A model that has read single notes and single questions, and knows nothing of pairs."""
-    model = new_model(recipe, tokenizer, generator)
+    model = new_llama(recipe.shape, tokenizer, generator)
     pairs = weak_pairs(recipe.world, (recipe.texts + 1) // 2, recipe.seed + 1)
     start = (tokenizer.bos_token_id,)
     texts = [(start, encode_query(tokenizer, text, MAX_LENGTH)) for pair in pairs for text in pair]
@@ -159,8 +103,6 @@ def build(recipe: NotesRecipe, bases: Path, tell: Callable[[str], None]) -> dict
     world = recipe.world
     facts = {
         "made_by": "python -m wardround.client.bases.build_notes",
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "vocabulary": len(tokenizer),
         "world": {
             "seed": world.seed,
             "findings": world.findings,
@@ -169,8 +111,6 @@ def build(recipe: NotesRecipe, bases: Path, tell: Callable[[str], None]) -> dict
         "steps": {"general": recipe.general.steps, "stage_one": recipe.stage_one.steps},
         "pairs": recipe.pairs,
         "seconds": round(time.monotonic() - began, 1),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
     }
     return save_base(model, tokenizer, bases / recipe.name, facts)
 

@@ -8,10 +8,8 @@ are made as the shipped base is. Nothing is private: the file must be public.
 
 from __future__ import annotations
 
-import json
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,15 +17,13 @@ from typing import Any
 
 import torch
 
-from wardround.client.bases.build import (
+from wardround.client.bases.build import Recipe, exact_match, train
+from wardround.client.bases.making import (
     MAX_LENGTH,
-    SPECIAL_TOKENS,
-    Recipe,
-    exact_match,
-    new_model,
-    train,
+    byte_level_tokenizer,
+    new_llama,
+    save_base,
 )
-from wardround.client.models import quiet_transformers, weights_sha256
 from wardround.client.tasks.editing.formats import read_edits
 from wardround.client.tasks.editing.records import Edit
 from wardround.client.tasks.editing.rows import encode
@@ -99,31 +95,6 @@ def _lines(path: Path, limit: int) -> Corpus:
     return Corpus((), tuple(("", line) for line in (lines[:limit] if limit else lines)))
 
 
-def train_tokenizer_on(texts: Sequence[str], vocabulary: int) -> Any:
-    """A byte-level BPE tokenizer whose pieces are those of ``texts``; it can spell anything."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(list(texts), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<bos> $A", special_tokens=[("<bos>", tokenizer.token_to_id("<bos>"))]
-    )
-    pad_token, bos_token, eos_token = SPECIAL_TOKENS
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=pad_token, bos_token=bos_token, eos_token=eos_token,
-        padding_side="right", model_max_length=MAX_LENGTH, clean_up_tokenization_spaces=False,
-    )  # fmt: skip
-
-
 def build_from_corpus(
     path: Path, folder: Path, recipe: Recipe, limit: int, tell: Callable[[str], None]
 ) -> dict[str, Any]:
@@ -141,17 +112,17 @@ def build_from_corpus(
     began = time.monotonic()
     generator = torch.Generator().manual_seed(recipe.seed)
     pairs = [*corpus.truths, *corpus.others]
-    tokenizer = train_tokenizer_on([f"{q} {a}".strip() for q, a in pairs], recipe.vocabulary)
-    model: Any = new_model(recipe, tokenizer, generator)
+    texts = [f"{q} {a}".strip() for q, a in pairs]
+    tokenizer = byte_level_tokenizer(texts, recipe.vocabulary)
+    model: Any = new_llama(recipe.shape, tokenizer, generator)
     truths = [encode(tokenizer, q, a, MAX_LENGTH) for q, a in corpus.truths]
     others = [encode(tokenizer, q, a, MAX_LENGTH) for q, a in corpus.others]
-    tell(f"{len(truths) + len(others)} sentences, {_parameters(model)} parameters")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    tell(f"{len(truths) + len(others)} sentences, {parameters} parameters")
     train(recipe, model, [*truths, *others], tokenizer.pad_token_id, generator, tell)
-    manifest = {
+    facts = {
         "made_by": "wardround base train",
         "corpus_sha256": sha256(path.read_bytes()).hexdigest(),
-        "parameters": _parameters(model),
-        "vocabulary": len(tokenizer),
         "steps": recipe.steps,
         "sentences": {"truths": len(truths), "others": len(others)},
         "exact_match": {
@@ -160,24 +131,5 @@ def build_from_corpus(
             if rows
         },
         "seconds": round(time.monotonic() - began, 1),
-        "torch": torch.__version__,
     }
-    return _write(model, tokenizer, manifest, folder)
-
-
-def _parameters(model: Any) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _write(model: Any, tokenizer: Any, manifest: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Weights, tokenizer and manifest, whole or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        fresh = Path(scratch) / "base"
-        with quiet_transformers():
-            model.save_pretrained(fresh)
-            tokenizer.save_pretrained(fresh)
-        manifest = {"sha256": weights_sha256(fresh), **manifest}
-        (fresh / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-        fresh.rename(folder)
-    return manifest
+    return save_base(model, tokenizer, folder, facts)

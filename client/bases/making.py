@@ -7,7 +7,6 @@ generator.
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -33,8 +32,11 @@ class Shape:
     mlp: int
 
 
-def byte_level_tokenizer(corpus: Iterable[str], vocabulary: int) -> Any:
-    """A byte-level BPE tokenizer trained on ``corpus``; its alphabet is all 256 bytes."""
+def byte_level_tokenizer(corpus: Iterable[str], vocabulary: int, prefix_space: bool = False) -> Any:
+    """A byte-level BPE tokenizer trained on ``corpus``; its alphabet is all 256 bytes.
+
+    With ``prefix_space`` a text's first word is spelt as it is in the middle of one.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -48,6 +50,7 @@ def byte_level_tokenizer(corpus: Iterable[str], vocabulary: int) -> Any:
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A", special_tokens=[("<bos>", tokenizer.token_to_id("<bos>"))]
     )
@@ -92,39 +95,37 @@ def new_llama(shape: Shape, tokenizer: Any, generator: torch.Generator) -> nn.Mo
     return model
 
 
-def write_base(
-    model: Any, tokenizer: Any, final: Path, made_by: str, facts: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Put a base into ``final``, replacing what was there at the very end.
+def save_base(model: Any, tokenizer: Any, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a base that ``load_base`` reads, whole or not at all, in the place of an older one.
 
     Args:
         model: A transformers model.
         tokenizer: Its tokenizer.
-        final: The base's folder; its name is the base's.
-        made_by: The command that makes it again.
-        facts: What else the manifest should say.
+        folder: The base's folder; its name is the base's.
+        facts: What the manifest should say besides hash and size.
 
     Returns:
         The manifest, which is also written beside the weights.
     """
-    with tempfile.TemporaryDirectory(dir=final.parent) as scratch:
-        folder = Path(scratch) / final.name
+    home = folder.absolute().parent
+    home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home, prefix=f".{folder.name}-") as scratch:
+        fresh = Path(scratch) / folder.name
         with quiet_transformers():
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-        for path in folder.iterdir():
+            model.save_pretrained(fresh)
+            tokenizer.save_pretrained(fresh)
+        for path in fresh.iterdir():
             path.chmod(0o644)
         manifest = {
-            "sha256": weights_sha256(folder),
-            "made_by": made_by,
+            "sha256": weights_sha256(fresh),
             "parameters": sum(p.numel() for p in model.parameters()),
             "vocabulary": len(tokenizer),
             **facts,
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
         }
-        (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-        if final.exists():
-            shutil.rmtree(final)
-        folder.rename(final)
+        (fresh / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        if folder.exists():
+            folder.rename(Path(scratch) / "replaced")
+        fresh.rename(folder)
     return manifest

@@ -20,6 +20,7 @@ import tomli_w
 
 from wardround.client.bases.build import Recipe
 from wardround.client.bases.corpus import build_from_corpus
+from wardround.client.bases.making import Shape
 from wardround.client.models import Base, load_base
 from wardround.client.tasks.editing.anatomy import Kind, find_anatomy
 from wardround.client.tasks.editing.formats import read_edits
@@ -76,7 +77,8 @@ def facts_benchmark(
         folder = Path(scratch)
         if base is None:
             base = folder / "base"
-            recipe = Recipe(vocabulary=2000, layers=4, steps=setup.base_steps, warm_up_steps=40,
+            shape = Shape(hidden=128, layers=4, heads=4, mlp=344)
+            recipe = Recipe(vocabulary=2000, shape=shape, steps=setup.base_steps, warm_up_steps=40,
                             learning_rate=2e-3)  # fmt: skip
             build_from_corpus(data, base, recipe, setup.limit, say)
         manifest = json.loads((base / "manifest.json").read_text(encoding="utf-8"))

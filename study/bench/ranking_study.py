@@ -25,7 +25,7 @@ from wardround.client.bases.build_notes import (
     general_model,
     train_tokenizer,
 )
-from wardround.client.tasks.ranking.adapting import save_base
+from wardround.client.bases.making import save_base
 from wardround.client.tasks.ranking.evaluation import FIRST_STAGE
 from wardround.client.workbench import Workbench
 from wardround.privacy.plan import Mode

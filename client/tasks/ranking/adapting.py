@@ -12,14 +12,14 @@ import argparse
 import copy
 import json
 import sys
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from wardround.client.models import load_base, quiet_transformers, weights_sha256
+from wardround.client.bases.making import save_base
+from wardround.client.models import load_base
 from wardround.client.tasks.ranking.formats import read_lists
 from wardround.client.tasks.ranking.lines import json_lines
 from wardround.client.tasks.ranking.rows import encode, pad_token_id
@@ -88,23 +88,6 @@ def adapt_base(
     facts = {"made_by": "stage 1 of ranking", "from": loaded.source, "from_sha256": loaded.sha256,
              "pairs": len(texts), "steps": settings.steps}  # fmt: skip
     return save_base(model, tokenizer, to, facts)
-
-
-def save_base(model: Any, tokenizer: Any, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a base that ``load_base`` reads, whole or not at all; returns its manifest."""
-    with tempfile.TemporaryDirectory(dir=folder.absolute().parent) as scratch:
-        fresh = Path(scratch) / folder.name
-        with quiet_transformers():
-            model.save_pretrained(fresh)
-            tokenizer.save_pretrained(fresh)
-        for path in fresh.iterdir():
-            path.chmod(0o644)
-        manifest = {"sha256": weights_sha256(fresh), **facts}
-        (fresh / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-        if folder.exists():
-            folder.rename(Path(scratch) / "replaced")
-        fresh.rename(folder)
-    return manifest
 
 
 def _pair(item: object, where: str) -> tuple[str, str]:

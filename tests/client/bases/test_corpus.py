@@ -8,6 +8,7 @@ import pytest
 
 from wardround.client.bases.build import Recipe
 from wardround.client.bases.corpus import build_from_corpus, read_corpus
+from wardround.client.bases.making import Shape
 from wardround.client.models import load_base
 from wardround.client.tasks.editing.rows import encode, predictions
 from wardround.privacy.errors import BadInput
@@ -22,7 +23,7 @@ ITEMS = [
     for name, truth in (("Kiro", "a cough"), ("Lumo", "a fever"), ("Miro", "gout"))
 ]  # fmt: skip
 TINY = Recipe(
-    vocabulary=300, hidden=32, layers=2, heads=2, mlp=64, steps=120, warm_up_steps=10, batch=9,
+    vocabulary=300, shape=Shape(hidden=32, layers=2, heads=2, mlp=64), steps=120, warm_up_steps=10, batch=9,
     learning_rate=1e-2,
 )  # fmt: skip
 

@@ -10,6 +10,7 @@ import ir_measures
 import pytest
 
 from wardround.client.bases.build_notes import NotesRecipe
+from wardround.client.bases.making import Shape
 from wardround.client.models import embedded_bases
 from wardround.client.tasks.ranking.stage_one import StageOne
 from wardround.study.bench.ranking import CONTENDERS, ranking_benchmark
@@ -89,7 +90,7 @@ def test_all_contenders_give_the_same_scores() -> None:
 @pytest.mark.slow
 def test_study_writes_each_row_as_it_is_known(ranking_study: Path, tmp_path: Path) -> None:
     recipe = NotesRecipe(
-        hidden=16, layers=1, heads=2, mlp=24, texts=64, pairs=64,
+        shape=Shape(hidden=16, layers=1, heads=2, mlp=24), texts=64, pairs=64,
         general=StageOne(1, 1e-3, batch=8), stage_one=StageOne(1, 1e-3, batch=8),
     )  # fmt: skip
     small = Study.read(ranking_study)

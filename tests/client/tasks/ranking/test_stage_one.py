@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from wardround.client.bases.build_notes import NotesRecipe, build
+from wardround.client.bases.making import Shape
 from wardround.client.models import embedded_bases, load_base
 from wardround.client.tasks.ranking.adapting import main, read_pairs
 from wardround.client.tasks.ranking.cached import score_pairs
@@ -94,7 +95,7 @@ def test_shipped_base_is_the_one_its_manifest_describes():
 
 def test_recipe_makes_a_base_that_loads(tmp_path):
     recipe = NotesRecipe(
-        name="small", hidden=16, layers=1, heads=2, mlp=24, texts=32, pairs=32,
+        name="small", shape=Shape(hidden=16, layers=1, heads=2, mlp=24), texts=32, pairs=32,
         general=StageOne(1, 1e-3, batch=8), stage_one=StageOne(1, 1e-3, batch=8),
     )  # fmt: skip
     manifest = build(recipe, tmp_path, lambda line: None)
