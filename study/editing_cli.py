@@ -41,7 +41,8 @@ def train(
         raise BadInput(f"--hidden is {hidden}; it must be a multiple of twice --heads ({heads})")
     recipe = Recipe(
         name=out.name, vocabulary=vocabulary,
-        shape=Shape(hidden, layers, heads, mlp=hidden * 43 // 16), steps=steps, warm_up_steps=min(40, steps), batch=64,
+        shape=Shape(hidden, layers, heads, mlp=hidden * 43 // 16), steps=steps,
+        warm_up_steps=min(40, steps), batch=64,
         learning_rate=learning_rate, seed=seed,
     )  # fmt: skip
     console = Console(stderr=True, quiet=as_json)

@@ -72,7 +72,8 @@ def test_every_syllable_is_one_token():
 def test_recipe_still_teaches_a_small_world(tmp_path):
     recipe = Recipe(
         world=World(drugs=8, objects=4), drugs_in_all_phrasings=6,
-        shape=Shape(hidden=64, layers=2, heads=2, mlp=128), steps=150, warm_up_steps=10, batch=32, learning_rate=5e-3,
+        shape=Shape(hidden=64, layers=2, heads=2, mlp=128), steps=150,
+        warm_up_steps=10, batch=32, learning_rate=5e-3,
     )  # fmt: skip
     before = torch.random.get_rng_state()
     lines = []

@@ -23,8 +23,8 @@ ITEMS = [
     for name, truth in (("Kiro", "a cough"), ("Lumo", "a fever"), ("Miro", "gout"))
 ]  # fmt: skip
 TINY = Recipe(
-    vocabulary=300, shape=Shape(hidden=32, layers=2, heads=2, mlp=64), steps=120, warm_up_steps=10, batch=9,
-    learning_rate=1e-2,
+    vocabulary=300, shape=Shape(hidden=32, layers=2, heads=2, mlp=64), steps=120,
+    warm_up_steps=10, batch=9, learning_rate=1e-2,
 )  # fmt: skip
 
 
