@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -62,8 +62,7 @@ class Circle:
 
     @property
     def sealed(self) -> bytes:
-        changes = {name: getattr(self.plan, name) for name in vars(self.plan)}
-        return bytes(self.setting.sealed(**changes))
+        return bytes(self.setting.sealed(**every_field(self.plan)))
 
     def parts(self, stage: str) -> dict[str, bytes]:
         """What the coordinator asks north in this stage."""
@@ -131,18 +130,23 @@ class Refused(Exception):
     """North said no."""
 
 
+def every_field(plan: RoundPlan) -> dict[str, Any]:
+    """A plan's fields by name."""
+    return {entry.name: getattr(plan, entry.name) for entry in fields(plan)}
+
+
 def local(plan: RoundPlan) -> RoundPlan:
     return replace(plan, secure=SECURE)
 
 
 def distributed(plan: RoundPlan, **changes: Any) -> RoundPlan:
-    fields = {
+    chosen = {
         "unit": Unit.RECORD, "clip_norm": 1.0, "noise_multiplier": 2.0, "sampling_rate": 0.1,
         "steps": 1, "expected_units": 6.0, "mode": Mode.DISTRIBUTED, "shares": 3,
         "honest_hospitals": 2,
     }  # fmt: skip
     return replace(
-        plan, secure=SECURE, training=PLAIN_ONE_STEP, privacy=PrivacyPlan(**fields | changes)
+        plan, secure=SECURE, training=PLAIN_ONE_STEP, privacy=PrivacyPlan(**chosen | changes)
     )
 
 
@@ -246,7 +250,7 @@ def test_a_plan_for_a_secure_sum_is_not_answered_in_the_open(
 ) -> None:
     circle.walk(custodian)
     for plan in (circle.plan, replace(circle.plan, round=2)):
-        header, arrays = setting.ask(custodian, **{n: getattr(plan, n) for n in vars(plan)})
+        header, arrays = setting.ask(custodian, **every_field(plan))
         assert header["kind"] == "refusal"
         assert "goes into a secure sum" in header["reason"]
         assert not arrays
