@@ -41,8 +41,8 @@ class Traits:
             ``rounds``, or in other ``steps`` of each, or they are written in another ``basis``.
         reshapes: Whether hospitals train another adapter than the one that is deployed.
         personal: Whether a part stays at each hospital, so that there is no one final model.
-        secure_aggregation: Whether the sum of the updates is enough.
-        needs_single_updates: Why it is not; empty when it is.
+        needs_single_updates: Why the mean of updates is not enough; empty when it is.
+        secure_aggregation: Whether a secure sum is enough.
         trains: Whether there is a model to train; not so where tasks send statistics.
     """
 
@@ -60,8 +60,15 @@ class Traits:
 
     @property
     def secure_aggregation(self) -> bool:
-        """Whether the server may see nothing but the sum of the updates."""
-        return not self.needs_single_updates
+        """Whether a secure sum of all that trains is enough."""
+        return not self.beyond_a_sum
+
+    @property
+    def beyond_a_sum(self) -> str:
+        """Why a secure sum is not enough, or too much; empty when it is right."""
+        if self.personal:
+            return "a secure sum takes everything that trains, and a part is to stay at home"
+        return self.needs_single_updates
 
 
 @dataclass(frozen=True)
@@ -231,22 +238,13 @@ def require_secure_aggregation(name: str, where: str = "[strategy]") -> None:
     Raises:
         BadInput: With the reason, and the strategies that need nothing but the sum.
     """
-    reason = _beyond_a_sum(find_listing(name).traits)
+    reason = find_listing(name).traits.beyond_a_sum
     if reason:
-        able = (entry.name for entry in list_strategies() if not _beyond_a_sum(entry.traits))
+        able = (entry.name for entry in list_strategies() if entry.traits.secure_aggregation)
         raise BadInput(
             f"{where} name is {name!r}, which does not work under secure aggregation: {reason}; "
             f"use one of {', '.join(able)}"
         )
-
-
-def _beyond_a_sum(traits: Traits) -> str:
-    """Why a secure sum is not enough for a strategy, or too much; empty when it is right."""
-    if traits.personal:
-        return "a secure sum takes everything that trains, and a part is to stay at home"
-    if traits.alternates == "steps":
-        return "arrays move in turn within a round, and shares of noise go on all of them at once"
-    return traits.needs_single_updates
 
 
 def make_strategy(

@@ -13,7 +13,7 @@ from wardround.privacy.plan import Mechanism, Mode, SecureSum
 from wardround.server.gathering import Gathering, RoundFailed
 from wardround.server.secure_gathering import SecureGathering
 from wardround.strategies.encoding import Encoding
-from wardround.strategies.registry import require_secure_aggregation
+from wardround.strategies.registry import find_listing, require_secure_aggregation
 from wardround.study.config import Study
 
 
@@ -38,6 +38,11 @@ def check_secure_sums(study: Study, training: TrainingConfig) -> None:
     except ValueError as error:
         raise BadInput(f"{where} [privacy] {error}") from error
     shared = privacy.mode is Mode.DISTRIBUTED
+    if shared and find_listing(strategy.name).traits.alternates == "steps":
+        raise BadInput(
+            f"{where} [strategy] name is {strategy.name!r}, which moves arrays in turn within a "
+            "round; shares of noise go on all of them at once"
+        )
     if shared and training.keep_state:
         raise BadInput(f"{where} [training] keep_state is on; with shares of noise nothing is kept")
     plain = training.optimizer is Optimizer.SGD and not training.weight_decay

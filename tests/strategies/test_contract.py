@@ -23,7 +23,7 @@ LISTINGS = {entry.name: entry for entry in list_strategies() if entry.traits.tra
 LORA = [name for name in LISTINGS if name not in ("fedavg",)]
 EXACT = [name for name, entry in LISTINGS.items() if entry.traits.exact]
 MIXED = [name for name, entry in LISTINGS.items() if entry.traits.mixed_ranks]
-SUMMING = [name for name, entry in LISTINGS.items() if entry.traits.secure_aggregation]
+SUMMING = [name for name, entry in LISTINGS.items() if not entry.traits.needs_single_updates]
 FLOAT32 = 1e-6  # relative: a few roundings of float32 factors
 
 

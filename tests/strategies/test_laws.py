@@ -201,7 +201,6 @@ def test_what_leaves_a_gpt2_hospital(name: str, numbers: int) -> None:
         ("fedex", "not linear"),
         ("flexlora", "not linear"),
         ("fedsa", "a part is to stay at home"),
-        ("la_lora", "move in turn"),
     ],
 )
 def test_what_a_secure_sum_cannot_hold_is_refused(name: str, reason: str) -> None:

@@ -182,7 +182,8 @@ def test_a_core_is_for_strategies_to_set(
     [
         ("flora", None, "'flora', which does not work under secure aggregation: products"),
         ("fedsa", None, "'fedsa', which does not work .* stay at home"),
-        ("rolora", [4, 8], "a secure sum needs updates of one size"),
+        ("la_lora", None, "'la_lora', which moves arrays in turn within a round"),
+        ("rolora", [4, 8, 8], "a secure sum needs updates of one size"),
     ],
 )
 def test_what_a_secure_sum_cannot_hold_is_refused(
@@ -196,8 +197,12 @@ def test_what_a_secure_sum_cannot_hold_is_refused(
     with_strategy(small_study, name)
     if ranks is not None:
         with_ranks(small_study, ranks, 8)
+    text = small_study.read_text(encoding="utf-8").replace("count = 2", "count = 3")
+    small_study.write_text(text, encoding="utf-8")
     text = small_study.read_text(encoding="utf-8")
-    text = text.replace("[privacy]", '[privacy]\nmode = "distributed"')
+    shared = 'mode = "distributed"\nsecure_aggregation = true\nthreshold = 3\nhonest_hospitals = 1'
+    text = text.replace("[privacy]", f"[privacy]\n{shared}")
+    text = text.replace("count = 2", "count = 3")
     text = text.replace("steps_per_round = 2", "steps_per_round = 1")
     small_study.write_text(text, encoding="utf-8")
     ended = wardround("run", small_study, "--runs", tmp_path / "runs")
