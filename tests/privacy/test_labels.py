@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
+from wardround.client.tasks.preference.losses import PAIR_LOSSES, Likelihoods, LossSettings
 from wardround.privacy.accountant import epsilon
 from wardround.privacy.errors import LedgerError
 from wardround.privacy.events import RandomisedResponse
@@ -36,6 +37,30 @@ def test_counts_are_unbiased(reserve, stream):
     assert float(error) < 6.5 * 83
     with pytest.raises(ValueError, match="say nothing"):
         debiased_counts(labels, RandomisedResponse(0.0, 4))
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(("budget", "flip"), [(1.0, 0.2689), (2.0, 0.1192), (3.0, 0.0474)])
+def test_preferences_flip_as_warner_says_and_the_robust_loss_undoes_it(
+    reserve, stream, budget, flip
+):
+    """Flip probability 1/(1 + exp(epsilon)); 6.5 standard deviations of the mean are 1e-10."""
+    pairs = 40_000
+    event = RandomisedResponse(keep_probability(budget, 2), 2)
+    noised = randomise_labels(torch.zeros(pairs).long(), event, reserve(event), stream)
+    flipped = noised.value["labels"].double()
+    deviation = 6.5 * math.sqrt(flip * (1 - flip) / pairs)
+    assert float(flipped.mean()) == pytest.approx(flip, abs=deviation)
+
+    gain, zero, one = 1 - 2 * flipped, torch.zeros(pairs).double(), torch.ones(pairs)
+    seen = Likelihoods(3 * gain, -3 * gain, zero, zero, one, one)
+    wrong = 1 / (1 + math.exp(budget))
+    robust = PAIR_LOSSES["robust"](seen, LossSettings(label_smoothing=wrong))
+    clean = math.log1p(math.exp(-0.1 * 6))  # DPO at beta 0.1 of the pair as it was
+    step = float(robust.max() - robust.min())
+    assert float(robust.mean()) == pytest.approx(clean, abs=deviation * step + 1e-6)
+    naive = PAIR_LOSSES["dpo"](seen, LossSettings())
+    assert float(naive.mean()) > clean + deviation  # what the flips do when nobody minds them
 
 
 def test_the_probability_for_an_epsilon_and_back():

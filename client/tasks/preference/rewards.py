@@ -1,7 +1,7 @@
 """What a reply is worth: a rule everybody can read, or a linear reward on a frozen base.
 
-Rewards are public parts of the plan, so using one costs no privacy; what a private reward model
-cost was charged when it was trained (``method = "reward-model"``). Knows nothing of training.
+Rewards are public parts of the plan, so using one costs no privacy; what it was learnt from must be
+public or have been charged elsewhere. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class RewardSettings:
     Attributes:
         phrases: Worth of each phrase a reply contains, whatever its case; counted once.
         per_word: Worth of each word.
-        weights: A linear reward on the base's last hidden state, as ``reward-model`` exports it.
+        weights: Of a linear reward on the base's last hidden state, one a dimension.
     """
 
     phrases: Mapping[str, float] = field(default_factory=dict)

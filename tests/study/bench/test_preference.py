@@ -10,7 +10,14 @@ import pytest
 from wardround.privacy.errors import BadInput
 from wardround.study.bench.preference import ARMS, Size, preference_benchmark, summary
 
+ROOT = Path(__file__).resolve().parents[3]
 SCORES = {"reward": 1.0, "accuracy": 0.5, "kl": 0.0, "reference_reward": 0.3}
+
+
+def test_the_embedded_study_is_the_example() -> None:
+    for name in ("study.toml", "policy.toml"):
+        example = ROOT / "examples" / "preference" / name
+        assert example.read_bytes() == (ROOT / "study/embedded/preference" / name).read_bytes()
 
 
 def test_rows_of_the_file_are_not_run_again(tmp_path: Path) -> None:
