@@ -123,7 +123,7 @@ class Accountant:
         if all(isinstance(part, Gaussian) for part in counts):
             # Losses of Gaussians add up to a Gaussian one, of which epsilon is known exactly.
             squares = sorted(count * 2 * _least_loss(part) for part, count in counts.items())
-            return gaussian_epsilon(self._records * math.sqrt(sum(squares)), delta, self._grid)
+            return gaussian_epsilon(self._records * math.sqrt(sum(squares)), delta)
         loss = self._sum(counts)
         return math.inf if loss is None else read_epsilon(loss, delta)
 

@@ -30,6 +30,7 @@ _NOISE_TAIL = float(-ndtri(0.5 * math.exp(-50)))  # deviations of noise looked a
 _TABLE_POINTS = 4096
 _NEWTON_STEPS = 4
 _HALVINGS = 60
+_SLACK = 1e-9
 
 
 def gaussian_loss(
@@ -61,14 +62,13 @@ def gaussian_loss(
     return PrivacyLossDistribution(pair.pmf(grid, remove=True), pair.pmf(grid, remove=False))
 
 
-def gaussian_epsilon(mean: float, delta: float, grid: float) -> float:
-    """The exact epsilon of Gaussian noise on a sum, rounded up to the grid.
+def gaussian_epsilon(mean: float, delta: float) -> float:
+    """The exact epsilon of Gaussian noise on a sum, and a little more than floats may be off by.
 
     Args:
         mean: How far the sum moves, in standard deviations of the noise; for several releases the
             root of the sum of squares.
         delta: What epsilon is computed at.
-        grid: What is rounded up to.
     """
     if mean == 0 or _gaussian_delta(mean, 0.0) <= delta:
         return 0.0
@@ -79,8 +79,7 @@ def gaussian_epsilon(mean: float, delta: float, grid: float) -> float:
             low = middle
         else:
             high = middle
-    points = round(1 / grid)
-    return math.ceil(high * points) / points
+    return high + _SLACK
 
 
 def _gaussian_delta(mean: float, epsilon: float) -> float:
