@@ -15,6 +15,7 @@ from rich.console import Console
 from wardround.privacy.errors import WardroundError
 from wardround.study.bench.cli import bench_app
 from wardround.study.editing_cli import base_app, edit, trace
+from wardround.study.provisioning.cli import provision_app
 
 app = typer.Typer(
     name="wardround",
@@ -28,6 +29,7 @@ ledger_app = typer.Typer(help="Look into a hospital's ledger; nothing in it is c
 app.add_typer(ledger_app, name="ledger", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 app.add_typer(base_app, name="base")
+app.add_typer(provision_app, name="provision")
 app.command(epilog="Example: [bold]wardround edit valid.json --out edited[/bold]")(edit)
 app.command(epilog="Example: [bold]wardround trace valid.json --base bases/medcf[/bold]")(trace)
 
