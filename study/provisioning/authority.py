@@ -16,7 +16,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from wardround.privacy.errors import BadInput, UntrustedPeer
-from wardround.strategies.checkpoint import write_atomically
 from wardround.study.provisioning.certificates import key_hash, make_authority, pem
 from wardround.study.provisioning.consortium import Consortium
 from wardround.study.provisioning.documents import (
@@ -43,6 +42,7 @@ from wardround.study.provisioning.keys import (
     new_signing_key,
     new_tls_key,
     write_private,
+    write_public,
 )
 from wardround.study.provisioning.roster import ConsortiumFolder, Revoked, Roster, read_roster
 
@@ -74,10 +74,10 @@ def found(terms: Path, folder: ConsortiumFolder, now: datetime, with_keys: bool 
             consortium.name, load_tls_key(key, "new key"), now, consortium.validity.authority_days
         )
         write_private(draft.authority_key, key)
-        write_atomically(draft.authority, pem([made.certificate]).encode())
+        write_public(draft.authority, pem([made.certificate]).encode())
         write_private(draft.signing, new_signing_key())
         write_private(draft.secret, new_secret())
-        write_atomically(draft.terms, terms.read_bytes())
+        write_public(draft.terms, terms.read_bytes())
         write_server(draft, consortium, now)
         roster = Roster(consortium.name, 1)
         commit(draft, consortium, roster, now)
@@ -111,7 +111,7 @@ def renew(terms: Path, folder: ConsortiumFolder, now: datetime, with_keys: bool 
             if member.hospital not in known:
                 raise BadInput(f"{terms}: leaves out the member {member.hospital}; revoke it first")
         if terms.resolve() != folder.terms.resolve():
-            write_atomically(folder.terms, terms.read_bytes())
+            write_public(folder.terms, terms.read_bytes())
         write_server(folder, consortium, now)
         roster = commit(folder, consortium, replace(roster, number=roster.number + 1), now)
         return _enrol_with_keys(folder, consortium, roster, now) if with_keys else roster

@@ -13,9 +13,7 @@ from typing import Any
 
 from cryptography import x509
 
-from wardround.client.hospital import HOSPITAL_KEY
 from wardround.privacy.errors import BadInput, UntrustedPeer
-from wardround.strategies.checkpoint import write_atomically
 from wardround.study.provisioning.certificates import check_certificate
 from wardround.study.provisioning.consortium import Consortium
 from wardround.study.provisioning.documents import (
@@ -43,6 +41,7 @@ from wardround.study.provisioning.keys import (
     read_private,
     signing_key,
     write_private,
+    write_public,
 )
 
 
@@ -54,8 +53,8 @@ class HospitalFolder:
 
     @property
     def signing(self) -> Path:
-        """Ed25519 key of the custodian."""
-        return self.path / HOSPITAL_KEY
+        """Ed25519 key of the custodian, where ``client.hospital`` looks for it."""
+        return self.path / "keys" / "signing.pem"
 
     @property
     def node(self) -> Path:
@@ -119,7 +118,7 @@ def request_kit(
     )
     signed = make_request(consortium.name, hospital, keys, now)
     _, found = open_request(signed, str(out))
-    write_atomically(out, to_bytes(signed))
+    write_public(out, to_bytes(signed))
     return found
 
 
@@ -155,9 +154,9 @@ def install_kit(
     tls = _own_keys(opened, folder, certificate, str(path))
     read_or_make(folder.secret, new_secret)
     write_private(folder.certificate, tls.strip() + "\n" + kit.certificate)
-    write_atomically(folder.authority, kit.authority.encode())
-    write_atomically(folder.node.with_suffix(".pub"), f"{kit.node}\n".encode())
-    write_atomically(folder.kit, to_bytes(opened.signed))
+    write_public(folder.authority, kit.authority.encode())
+    write_public(folder.node.with_suffix(".pub"), f"{kit.node}\n".encode())
+    write_public(folder.kit, to_bytes(opened.signed))
     folder.waiting.unlink(missing_ok=True)
     return kit
 

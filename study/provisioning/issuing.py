@@ -11,7 +11,6 @@ from datetime import datetime
 
 from cryptography import x509
 
-from wardround.strategies.checkpoint import write_atomically
 from wardround.study.provisioning.certificates import (
     Authority,
     Holder,
@@ -35,6 +34,7 @@ from wardround.study.provisioning.keys import (
     new_tls_key,
     read_private,
     write_private,
+    write_public,
 )
 from wardround.study.provisioning.roster import (
     ConsortiumFolder,
@@ -101,7 +101,7 @@ def enrol(
 
 def write_kit(folder: ConsortiumFolder, member: Member) -> None:
     """The kit of a member, without private keys, where it is fetched from."""
-    write_atomically(folder.kit(member.hospital), to_bytes(member.kit))
+    write_public(folder.kit(member.hospital), to_bytes(member.kit))
 
 
 def write_server(folder: ConsortiumFolder, consortium: Consortium, now: datetime) -> None:
@@ -122,7 +122,7 @@ def commit(
 ) -> Roster:
     """Replace the roster, then everything that follows from it; the roster."""
     signed = sign_document("roster", asdict(roster), coordinator_key(folder))
-    write_atomically(folder.roster, to_bytes(signed))
+    write_public(folder.roster, to_bytes(signed))
     publish(folder, consortium, roster, now)
     return roster
 
@@ -139,7 +139,7 @@ def publish(
         if out.hospital not in members:
             folder.kit(out.hospital).unlink(missing_ok=True)
     for name, member in members.items():
-        write_atomically(folder.node(name), f"{member.node}\n".encode())
+        write_public(folder.node(name), f"{member.node}\n".encode())
     revoked = {
         int(serial, 16): read_time(out.revoked_at)
         for out in roster.revoked
@@ -147,7 +147,7 @@ def publish(
     }
     days = consortium.validity.certificate_days
     made = make_revocation_list(read_authority(folder), revoked, roster.number, now, days)
-    write_atomically(folder.revocations, made)
+    write_public(folder.revocations, made)
 
 
 def read_authority(folder: ConsortiumFolder) -> Authority:

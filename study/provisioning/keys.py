@@ -107,6 +107,11 @@ def write_private(path: Path, text: str) -> None:
     Disk().write_file(path, text.encode(), mode=0o600)
 
 
+def write_public(path: Path, content: bytes) -> None:
+    """Let ``path`` hold ``content``, durably, or what it held before."""
+    Disk().write_file(path, content, mode=0o644)
+
+
 def make_private_folder(folder: Path) -> None:
     """A folder that nobody but its owner can look into; an existing one stays as it is."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

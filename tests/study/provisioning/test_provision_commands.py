@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import logging
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -138,3 +140,19 @@ def test_an_expired_certificate_ends_status_with_3(wardround: Command, make_worl
     ended = wardround("provision", "status", world.hospital("north").path)
     assert ended.code == 3
     assert "this hospital's certificate EXPIRED" in ended.err
+
+
+def test_provisioning_loads_no_model_library() -> None:
+    """A command must not wait for torch, and a coordinator's laptop need not have it."""
+    code = (
+        "import sys, wardround.study.provisioning.authority, wardround.study.provisioning.expiry;"
+        "sys.exit('torch' in sys.modules or 'flwr' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
+
+
+def test_the_custodian_finds_its_signing_key(world: World) -> None:
+    from wardround.client.hospital import HOSPITAL_KEY
+
+    place = world.hospital("north")
+    assert place.signing == place.path / HOSPITAL_KEY
