@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any, Self
 
 import torch
+from torch import Tensor
 
 from wardround.client.devices import find_device, free_bytes
 from wardround.client.engine import choose_engine
@@ -34,6 +35,7 @@ class Workbench:
         self._device = find_device(device)
         self._key = b""
         self._workload: Workload | None = None
+        self._first_values: dict[str, Tensor] = {}
         self._fitting: dict[Unit, int] = {}
 
     def __enter__(self) -> Self:
@@ -79,10 +81,18 @@ class Workbench:
             loaded = self.base(base, base_sha256, loading)
             generator = torch.Generator().manual_seed(seed)
             trainable = found.adapt(loaded.model, adapter, task_config, generator)
+            self._first_values = trainable.read()
             engine = choose_engine(trainable, self._engine)
             self._workload = Workload(found, task_config, trainable, engine, loaded.tokenizer)
             self._key = key
         return self._workload
+
+    def first_values(self) -> dict[str, Tensor]:
+        """What the last workload's trainable values were when it was made, before any round.
+
+        A workload that was used before holds another run's values; a study must not start there.
+        """
+        return {name: value.clone() for name, value in self._first_values.items()}
 
     def units_at_once(self, kind: Unit) -> int:
         """How many units of the last workload fit into memory; measured once, on made-up records.

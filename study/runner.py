@@ -247,7 +247,8 @@ def _start(
         found = load_checkpoint(checkpoints)
         evaluate.forget_after(found.round)
         return found
-    arrays = strategy.start(prepare(folder.study, workbench).trainable.read())
+    prepare(folder.study, workbench)
+    arrays = strategy.start(workbench.first_values())
     start = Checkpoint(0, arrays, {"run": folder.facts.run})
     evaluate.of(0, strategy.deploy(arrays))
     save_checkpoint(checkpoints, start)

@@ -49,7 +49,7 @@ BUILT_IN: dict[str, tuple[str, TaskListing]] = {
         "wardround.client.tasks.editing.task:EditingTask",
         TaskListing(
             "editing",
-            "Correct a language model's medical facts (MedLaSA, LoRA, layers)",
+            "Correct a language model's medical facts (MedLaSA, LoRA or whole layers)",
             ("record", "patient", "clinician"),
         ),
     ),
