@@ -123,7 +123,8 @@ def test_report_checks_signatures(wardround: Command, small_study: Path, tmp_pat
     assert wardround("report", run, "--verify", "--json").document()["epsilons"] == "computed anew"
     first = run / "rounds" / "0001.json"
     text = first.read_text(encoding="utf-8")
-    first.write_text(text.replace('"noise_multiplier": 1.0', '"noise_multiplier": 9.0', 1), "utf-8")
+    assert '"noise_multiplier":1.0' in text
+    first.write_text(text.replace('"noise_multiplier":1.0', '"noise_multiplier":9.0', 1), "utf-8")
     ended = wardround("report", run)
     assert ended.code == 3
     assert "0001.json" in ended.err
