@@ -97,6 +97,8 @@ def request(
     found = request_kit(consortium, hospital, HospitalFolder(folder), path, _now(), renew)
     lines = [f"send to the coordinator: {path}", f"fingerprint, to be read to them: {found}"]
     _show({"request": str(path), "fingerprint": found}, lines, as_json)
+    if renew:
+        _warn(folder)
 
 
 @provision_app.command(
@@ -171,6 +173,7 @@ def revoke(
         f"reload {place.revocations} in the proxy and unregister its node from the SuperLink",
     ]
     _show({"revoked": hospital, "members": members}, lines, as_json)
+    _warn(folder)
 
 
 @provision_app.command(epilog="Example: [bold]wardround provision status hospital[/bold]")

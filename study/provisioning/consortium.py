@@ -46,6 +46,12 @@ def check_host(host: str) -> str:
     return str(address)
 
 
+def check_name(field_name: str, name: str) -> None:
+    """Raise ``ValueError`` unless ``name`` can stand in a file name and on a terminal."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{field_name} is {name!r}; expected lower-case letters, digits, hyphens")
+
+
 def _check_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
     """The host names as written in certificates, each once."""
     checked = []
@@ -126,8 +132,7 @@ class HospitalSection:
     hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise ValueError(f"name is {self.name!r}; expected lower-case letters, digits, hyphens")
+        check_name("name", self.name)
         object.__setattr__(self, "hosts", _check_hosts(self.hosts))
 
 

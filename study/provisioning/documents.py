@@ -30,6 +30,7 @@ from wardround.privacy.errors import BadInput, BadMessage, UntrustedPeer
 from wardround.privacy.signing import SigningKey, canonical, sha256, verify
 from wardround.privacy.tables import from_table
 from wardround.study.provisioning.certificates import PEM
+from wardround.study.provisioning.consortium import check_name
 from wardround.study.provisioning.keys import (
     HospitalKeys,
     load_node_key,
@@ -92,6 +93,7 @@ class Request:
 
     def __post_init__(self) -> None:
         read_time(self.made_at)
+        check_name("hospital", self.hospital)
         if not _PUBLIC_KEY.fullmatch(self.signing):
             raise ValueError("signing is not a public key of 64 hexadecimal digits")
 
@@ -168,6 +170,7 @@ class Kit:
 
     def __post_init__(self) -> None:
         read_time(self.issued_at)
+        check_name("hospital", self.hospital)
         if not _PUBLIC_KEY.fullmatch(self.coordinator):
             raise ValueError("coordinator is not a public key of 64 hexadecimal digits")
         for name in ("authority", "certificate"):

@@ -13,7 +13,11 @@ from cryptography import x509
 from wardround.privacy.errors import BadInput
 from wardround.study.provisioning.consortium import Consortium
 from wardround.study.provisioning.hospital import HospitalFolder, installed_kit
-from wardround.study.provisioning.roster import ConsortiumFolder, read_roster
+from wardround.study.provisioning.roster import (
+    ConsortiumFolder,
+    read_certificate,
+    read_roster,
+)
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,11 @@ _NEW_CONSORTIUM = "found the consortium anew in another folder"
 
 def coordinator_endings(folder: ConsortiumFolder) -> list[Ending]:
     """Everything in the coordinator's folder that ends."""
-    server = x509.load_pem_x509_certificate(folder.server.read_bytes())
-    authority = x509.load_pem_x509_certificate(folder.authority.read_bytes())
-    revocations = x509.load_pem_x509_crl(folder.revocations.read_bytes())
+    server, authority = read_certificate(folder.server), read_certificate(folder.authority)
+    try:
+        revocations = x509.load_pem_x509_crl(folder.revocations.read_bytes())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{folder.revocations}: no revocation list; --renew writes it") from error
     roster = read_roster(folder)
     renew = "wardround provision consortium.toml --renew"
     number = revocations.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
@@ -74,8 +80,7 @@ def coordinator_endings(folder: ConsortiumFolder) -> list[Ending]:
 
 def hospital_endings(folder: HospitalFolder) -> list[Ending]:
     """Everything in a hospital's folder that ends."""
-    own = x509.load_pem_x509_certificate(folder.certificate.read_bytes())
-    authority = x509.load_pem_x509_certificate(folder.authority.read_bytes())
+    own, authority = read_certificate(folder.certificate), read_certificate(folder.authority)
     return [
         Ending("the authority", authority.not_valid_after_utc, "ask the coordinator"),
         Ending(

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from datetime import datetime
 
-from cryptography import x509
-
 from wardround.study.provisioning.certificates import (
     Authority,
     Holder,
@@ -41,6 +39,7 @@ from wardround.study.provisioning.roster import (
     Member,
     Roster,
     coordinator_key,
+    read_certificate,
 )
 
 
@@ -156,6 +155,6 @@ def read_authority(folder: ConsortiumFolder) -> Authority:
     Raises:
         BadInput: The key is not there, or others may read it.
     """
-    certificate = x509.load_pem_x509_certificate(folder.authority.read_bytes())
+    certificate = read_certificate(folder.authority)
     key = load_tls_key(read_private(folder.authority_key), str(folder.authority_key))
     return Authority(certificate, key)

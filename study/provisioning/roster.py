@@ -14,8 +14,10 @@ from typing import Any
 
 from cryptography import x509
 
+from wardround.privacy.errors import BadInput
 from wardround.privacy.signing import SigningKey
 from wardround.privacy.tables import from_table
+from wardround.study.provisioning.certificates import pem
 from wardround.study.provisioning.documents import (
     consortium_fingerprint,
     open_document,
@@ -136,6 +138,18 @@ class Roster:
         return next((m for m in self.members if m.hospital == name), None)
 
 
+def read_certificate(path: Path) -> x509.Certificate:
+    """The first certificate in a PEM file, whatever else it holds.
+
+    Raises:
+        BadInput: It is missing or holds none.
+    """
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError):
+        raise BadInput(f"{path}: no certificate could be read from it") from None
+
+
 def read_roster(folder: ConsortiumFolder) -> Roster:
     """The roster, once the coordinator's own signature on it is verified.
 
@@ -168,5 +182,5 @@ def coordinator_key(folder: ConsortiumFolder) -> SigningKey:
 
 def fingerprint_of(folder: ConsortiumFolder) -> str:
     """The consortium's fingerprint, to be read to every hospital."""
-    authority = folder.authority.read_text(encoding="utf-8")
+    authority = pem([read_certificate(folder.authority)])
     return consortium_fingerprint(authority, coordinator_key(folder).public)

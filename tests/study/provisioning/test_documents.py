@@ -185,6 +185,14 @@ def test_a_member_ends_with_its_certificate(world: World) -> None:
     assert enrolled_keys(world.coordinator, world.now + timedelta(days=366)) == {}
 
 
+def test_a_name_cannot_write_on_the_terminal(world: World) -> None:
+    mine = json.loads(world.request_path("north").read_text(encoding="utf-8"))["document"]
+    mine["hospital"] = "north\x1b[2J"
+    with pytest.raises(BadInput, match="lower-case letters") as caught:
+        open_request(signed_again(mine, world, "north"), "r")
+    assert "\x1b" not in str(caught.value)
+
+
 def test_a_changed_roster_is_refused(world: World) -> None:
     path = world.coordinator.roster
     path.write_text(path.read_text(encoding="utf-8").replace("north", "nurth"), encoding="utf-8")

@@ -7,16 +7,20 @@ import logging
 import re
 import subprocess
 import sys
+import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from wardround.study.provisioning import cli
-from wardround.study.provisioning.authority import renew
+from wardround.study.provisioning.authority import renew, revoke
+from wardround.study.provisioning.consortium import Consortium
 from wardround.study.provisioning.expiry import Ending, endings, warnings
 
+ROOT = Path(__file__).resolve().parents[3]
 Command = Any
 World = Any
 
@@ -140,6 +144,45 @@ def test_an_expired_certificate_ends_status_with_3(wardround: Command, make_worl
     ended = wardround("provision", "status", world.hospital("north").path)
     assert ended.code == 3
     assert "this hospital's certificate EXPIRED" in ended.err
+
+
+def test_a_revocation_list_older_than_the_roster_is_no_list(world: World) -> None:
+    """As a crash between the two leaves them; revoking again writes the list."""
+    place = world.coordinator
+    old = place.revocations.read_bytes()
+    revoke(place, "north", "stolen", world.now)
+    place.revocations.write_bytes(old)
+    found, days = endings(place.path)
+    assert [line for line in warnings(found, world.now, days) if "revocation list EXPIRED" in line]
+    revoke(place, "north", "stolen", world.now)
+    found, days = endings(place.path)
+    assert warnings(found, world.now, days) == []
+
+
+@pytest.mark.parametrize("file", ["ca.crt", "server.pem", "ca.crl"])
+def test_a_damaged_folder_is_named(wardround: Command, world: World, file: str) -> None:
+    (world.coordinator.path / "coordinator" / file).write_text("-----BEGIN", encoding="utf-8")
+    ended = wardround("provision", "status", world.coordinator.path)
+    assert ended.code == 2
+    assert file in ended.err
+
+
+def test_the_documentation_s_file_and_options_are_real() -> None:
+    text = (ROOT / "docs" / "provisioning.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert len(Consortium.parse(tomllib.loads(example), "example").hospitals) == 2
+    commands = get_command(cli.provision_app).commands  # type: ignore[attr-defined]
+    spans = re.findall(r"`(?:wardround provision )?([a-z.]+ [^`]*)`", text)
+    checked = 0
+    for span in spans:
+        word = span.split()[0]
+        name = "make" if word == "consortium.toml" else word
+        if name in commands:
+            options = {option for param in commands[name].params for option in param.opts}
+            used = re.findall(r"--[a-z-]+", span)
+            assert set(used) <= options, span
+            checked += 1
+    assert checked >= 9
 
 
 def test_provisioning_loads_no_model_library() -> None:
