@@ -28,7 +28,6 @@ from wardround.client.bases.making import (
     new_llama,
     save_base,
 )
-from wardround.client.tasks.editing.rows import IGNORED, Row, encode, pad, predictions
 from wardround.client.tasks.editing.world import (
     PHRASING_COUNT,
     PHRASINGS,
@@ -36,6 +35,7 @@ from wardround.client.tasks.editing.world import (
     SYLLABLES,
     World,
 )
+from wardround.client.tasks.rows import IGNORED, Row, encode, pad, predictions
 
 COMMON_PHRASINGS = 4
 

@@ -26,8 +26,8 @@ from wardround.client.bases.making import (
     new_llama,
     save_base,
 )
-from wardround.client.tasks.editing.rows import Row, encode, pad
 from wardround.client.tasks.preference.advice import corpus
+from wardround.client.tasks.rows import Row, encode, pad
 
 
 @dataclass(frozen=True)

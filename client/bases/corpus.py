@@ -26,8 +26,8 @@ from wardround.client.bases.making import (
 )
 from wardround.client.tasks.editing.formats import read_edits
 from wardround.client.tasks.editing.records import Edit
-from wardround.client.tasks.editing.rows import encode
 from wardround.client.tasks.editing.splits import hold_out
+from wardround.client.tasks.rows import encode
 from wardround.privacy.errors import BadInput
 
 EDIT_SUFFIXES = (".json", ".jsonl")

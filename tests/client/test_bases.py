@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from wardround.client.bases.build import Recipe, build
 from wardround.client.bases.making import Shape
 from wardround.client.models import BASES, embedded_bases, load_base
-from wardround.client.tasks.editing.rows import encode, predictions
 from wardround.client.tasks.editing.world import PHRASING_COUNT, SYLLABLES, World
+from wardround.client.tasks.rows import encode, predictions
 
 MANIFEST = json.loads((BASES / "drugs" / "manifest.json").read_text())
 

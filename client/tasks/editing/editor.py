@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wardround.client.lora import AdapterConfig
 from wardround.client.models import Base
-from wardround.client.tasks.editing import rows
+from wardround.client.tasks import rows
 from wardround.client.tasks.editing.evaluation import score_edits
 from wardround.client.tasks.editing.fluency import mean_fluency
 from wardround.client.tasks.editing.memit import MemitConfig, Statement, solve

@@ -20,7 +20,7 @@ from wardround.client.tasks.editing.metrics import (
     token_accuracy,
 )
 from wardround.client.tasks.editing.records import PUBLISHED_LOCALITY, Edit
-from wardround.client.tasks.editing.rows import Row, encode, pad_token_id, predictions
+from wardround.client.tasks.rows import Row, encode, pad_token_id, predictions
 
 Question = tuple[str, str]  # a prompt and the answer whose places are looked at
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wardround.client.tasks.editing.deltas import Shifted
-from wardround.client.tasks.editing.rows import IGNORED, Row, pad
+from wardround.client.tasks.rows import IGNORED, Row, pad
 from wardround.client.trainable import Trainable
 from wardround.privacy.errors import BadInput
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from wardround.client.lora import AdapterConfig
+from wardround.client.tasks import rows
 from wardround.client.tasks.base import Batch, Dealt, Metrics, Record, TaskConfig
 from wardround.client.tasks.draws import Draws
-from wardround.client.tasks.editing import rows
 from wardround.client.tasks.editing.evaluation import evaluate_edits
 from wardround.client.tasks.editing.formats import read_edits, write_edits
 from wardround.client.tasks.editing.generated import StudyShape, make_study

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from wardround.client.tasks.editing.rows import IGNORED
+from wardround.client.tasks.rows import IGNORED
 
 
 def log_likelihoods(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -17,11 +17,11 @@ from torch import nn
 
 from wardround.client.lora import without_adapter
 from wardround.client.tasks.base import Record
-from wardround.client.tasks.editing.rows import encode, pad, pad_token_id
 from wardround.client.tasks.preference.likelihood import log_likelihoods
 from wardround.client.tasks.preference.records import Judged
 from wardround.client.tasks.preference.rewards import RewardSettings, score_replies
 from wardround.client.tasks.preference.sampling import sample_replies
+from wardround.client.tasks.rows import encode, pad, pad_token_id
 
 Notebook = MutableMapping[str, tuple[int, Judged]]
 

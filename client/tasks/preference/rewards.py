@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wardround.client.tasks.editing.rows import encode, pad, pad_token_id
+from wardround.client.tasks.rows import encode, pad, pad_token_id
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wardround.client.tasks.editing.rows import pad_token_id
+from wardround.client.tasks.rows import pad_token_id
 
 
 @torch.no_grad()

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from wardround.client.lora import AdapterConfig, attach_lora, save_adapter, without_adapter
+from wardround.client.tasks import rows
 from wardround.client.tasks.base import Batch, Dealt, Metrics, Record, TaskConfig
 from wardround.client.tasks.draws import Draws
-from wardround.client.tasks.editing import rows
 from wardround.client.tasks.preference.advice import AdviceShape, make_study
 from wardround.client.tasks.preference.evaluation import evaluate_replies
 from wardround.client.tasks.preference.formats import read_judged, write_judged

@@ -10,7 +10,7 @@ from wardround.client.bases.build import Recipe
 from wardround.client.bases.corpus import build_from_corpus, read_corpus
 from wardround.client.bases.making import Shape
 from wardround.client.models import load_base
-from wardround.client.tasks.editing.rows import encode, predictions
+from wardround.client.tasks.rows import encode, predictions
 from wardround.privacy.errors import BadInput
 
 ITEMS = [

@@ -15,7 +15,6 @@ from torch import Tensor
 from wardround.client.lora import AdapterConfig, attach_lora, without_adapter
 from wardround.client.models import embedded_bases, load_base
 from wardround.client.tasks.base import Record, WritesRecords
-from wardround.client.tasks.editing.rows import encode, pad, pad_token_id
 from wardround.client.tasks.preference.evaluation import evaluate_replies
 from wardround.client.tasks.preference.likelihood import log_likelihoods
 from wardround.client.tasks.preference.losses import LossSettings
@@ -30,6 +29,7 @@ from wardround.client.tasks.preference.records import Judged
 from wardround.client.tasks.preference.rewards import RewardSettings, rule_scores, score_replies
 from wardround.client.tasks.preference.sampling import sample_replies
 from wardround.client.tasks.preference.task import PreferenceTask
+from wardround.client.tasks.rows import encode, pad, pad_token_id
 from wardround.client.trainable import Trainable
 from wardround.privacy import Unit
 from wardround.privacy.errors import BadInput

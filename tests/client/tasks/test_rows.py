@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from wardround.client.tasks.editing.rows import (
+from wardround.client.tasks.rows import (
     IGNORED,
     answer_losses,
     encode,
