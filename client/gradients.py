@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -47,10 +47,11 @@ class Workload:
         self, sample: Sample, step: int, notebook: MutableMapping[str, Any], stream: SecureStream
     ) -> Sample:
         """The sample as the task wants to learn from it; most tasks change nothing."""
-        if not isinstance(self.task, WritesRecords):
+        if not _writes_records(type(self.task)):
             return sample
+        task = cast("WritesRecords", self.task)
         generator = torch.Generator().manual_seed(int(stream.below(2**62, 1)[0]))
-        units = self.task.before_step(
+        units = task.before_step(
             self.trainable.model,
             self.tokenizer,
             sample.records,
@@ -59,7 +60,7 @@ class Workload:
             notebook,
             generator,
         )
-        return replace(sample, records=tuple(map(tuple, units)))
+        return replace(sample, records=tuple(units))
 
     @contextmanager
     def only(self, names: Collection[str]) -> Iterator[Workload]:
@@ -73,6 +74,12 @@ class Workload:
             return
         with self.trainable.only(names) as part:
             yield replace(self, trainable=part, engine=type(self.engine)(part))
+
+
+@cache
+def _writes_records(kind: type) -> bool:
+    """Whether tasks of this class do; asked in every step, and slow to find out."""
+    return issubclass(kind, WritesRecords)
 
 
 def clipped_sum(workload: Workload, sample: Sample, session: Session, micro_batch: int) -> Clipped:
@@ -143,7 +150,8 @@ def _micro_batches(
     """
     adds_up = getattr(workload.task, "records_add_up", False)
     large = [n for n, unit in enumerate(records) if adds_up and len(unit) > micro_batch]
-    small = [n for n in range(len(records)) if n not in set(large)]
+    apart = set(large)
+    small = [n for n in range(len(records)) if n not in apart]
     for start in range(0, len(small), micro_batch):
         places = small[start : start + micro_batch]
         yield places, [[records[place] for place in places]]

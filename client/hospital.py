@@ -63,11 +63,11 @@ def share(records: Sequence[Record], part: tuple[int, int]) -> list[Record]:
     return list(records[index::parts])
 
 
-def group_units(records: Sequence[Record], kind: Unit) -> list[list[Record]]:
-    """Records of the same owner together, one list a privacy unit, in order of first appearance.
+def group_units(records: Sequence[Record], kind: Unit) -> list[tuple[Record, ...]]:
+    """Records of the same owner together, one tuple a privacy unit, in order of first appearance.
 
     Raises:
         BadInput: A record does not say who owns it at this granularity.
     """
     grouping = group_records([record.owners for record in records], [kind])
-    return [[records[i] for i in members] for members in grouping.members]
+    return [tuple(records[i] for i in members) for members in grouping.members]

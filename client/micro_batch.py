@@ -51,7 +51,7 @@ def bytes_per_unit(workload: Workload, kind: Unit) -> int:
     return max(two - one, 0) + 2 * gradient  # a second one while it is clipped
 
 
-def _made_up(workload: Workload, kind: Unit) -> list[list[Record]]:
+def _made_up(workload: Workload, kind: Unit) -> list[tuple[Record, ...]]:
     """Units of the task's own generator."""
     task, config = workload.task, workload.task_config
     with tempfile.TemporaryDirectory(prefix="wardround-probe-") as scratch:

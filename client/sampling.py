@@ -26,7 +26,7 @@ class Sample:
         members: Position of each in the data set.
     """
 
-    records: tuple[tuple[Record, ...], ...]
+    records: tuple[Sequence[Record], ...]
     members: tuple[int, ...]
 
 
@@ -44,7 +44,7 @@ def draw(plan: PrivacyPlan, units: Units, stream: SecureStream) -> Sample:
     if plan.unit is Unit.SITE:
         present = bool(plan.select(1, stream))
         members = plan.select_records(len(units), stream) if present else []
-        return Sample(tuple(tuple(units[i]) for i in members), tuple(members))
+        return Sample(tuple(map(units.__getitem__, members)), tuple(members))
     members = plan.select(len(units), stream)
     records = []
     for unit in (units[i] for i in members):

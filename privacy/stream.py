@@ -86,7 +86,9 @@ class SecureStream:
         """A uniform choice of ``at_most`` positions out of ``count``, ascending; all if fewer."""
         if count <= at_most:
             return list(range(count))
-        return sorted(int(i) for i in np.argsort(self.words(count), kind="stable")[:at_most])
+        chosen = np.argsort(self.words(count), kind="stable")[:at_most]
+        ascending: list[int] = np.sort(chosen).tolist()
+        return ascending
 
     def _fill_normals(self, out: Tensor) -> None:
         """Overwrite ``out`` with standard normals (Box and Muller)."""

@@ -180,6 +180,7 @@ def _write_study(folder: Path, task: RivalsTask, rounds: int) -> Path:
             "learning_rate": LEARNING_RATE,
             "micro_batch": task.batch,
         },
+        "strategy": {"name": "fedavg"},
         "task": {"rows": task.rows},
     }
     (folder / "policy.toml").write_text(tomli_w.dumps(policy), encoding="utf-8")

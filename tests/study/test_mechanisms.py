@@ -50,6 +50,7 @@ def rewrite(study: Path, privacy: dict[str, Any]) -> None:
     policy = tomllib.loads(path.read_text(encoding="utf-8"))
     policy["budget"] |= {"unit": tables["privacy"]["unit"], "epsilon": 1000.0}
     policy["allow"]["mechanisms"] = ["dp-sgd", "whole-update", "reconstruction"]
+    policy["allow"]["min_units"] = 1  # the example's records belong to few patients
     path.write_text(tomli_w.dumps(policy), encoding="utf-8")
 
 
