@@ -15,6 +15,7 @@ from typing import Any
 
 from wardround.client.tasks.ballots.agenda import Agenda, Tiers
 from wardround.client.tasks.base import Record
+from wardround.client.tasks.lines import json_lines
 from wardround.privacy import Unit
 from wardround.privacy.errors import BadInput
 from wardround.privacy.tables import nearest
@@ -42,21 +43,11 @@ def read_ballots(path: Path, agendas: Mapping[str, Agenda]) -> list[Record]:
         BadInput: The file is missing, empty or not JSON lines, or a line cannot be used, names an
             unknown agenda or is a clinician's second ballot on one.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError as error:
-        raise BadInput(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: cannot be read ({error})") from error
     records: list[Record] = []
     seen: set[tuple[str, str]] = set()
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, item in json_lines(path):
         try:
-            record = _record(json.loads(line), agendas, f"{path.stem}-{number:06d}")
-        except json.JSONDecodeError as error:
-            raise BadInput(f"{path}:{number}: not JSON (column {error.colno})") from error
+            record = _record(item, agendas, f"{path.stem}-{number:06d}")
         except ValueError as error:
             raise BadInput(f"{path}:{number}: {error}") from error
         key = record.content.agenda, record.owners[Unit.CLINICIAN]

@@ -9,11 +9,12 @@ implicit prompt, plain or conversational; unpaired preference); Bai et al. (2022
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wardround.client.tasks.base import Record
+from wardround.client.tasks.lines import json_lines
 from wardround.client.tasks.preference.records import Judged
 from wardround.privacy import Unit
 from wardround.privacy.errors import BadInput
@@ -47,12 +48,10 @@ def read_judged(path: Path) -> list[Record]:
     """
     records: list[Record] = []
     seen: dict[str, int] = {}
-    for line, text in _lines(path):
+    for line, item in json_lines(path):
         where = f"{path}:{line}"
         try:
-            record = _record(json.loads(text), f"{path.stem}-{line:06d}")
-        except json.JSONDecodeError as error:
-            raise BadInput(f"{where}: not JSON (column {error.colno})") from error
+            record = _record(item, f"{path.stem}-{line:06d}")
         except ValueError as error:
             raise BadInput(f"{where}: {error}") from error
         if record.id in seen:
@@ -76,20 +75,6 @@ def write_judged(records: Sequence[Record], path: Path) -> None:
         item |= {"prompt": judged.prompt, "replies": judged.replies, "ratings": judged.scores}
         lines.append(json.dumps(item, ensure_ascii=False) + "\n")
     path.write_text("".join(lines), encoding="utf-8")
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines that are not blank, with their numbers."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise BadInput(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: cannot be read ({error})") from error
-    # Not splitlines: it would also break at separators that JSON allows inside a text.
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield number, line
 
 
 def _record(item: object, default_id: str) -> Record:

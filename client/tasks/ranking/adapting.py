@@ -20,8 +20,8 @@ import torch
 
 from wardround.client.bases.making import save_base
 from wardround.client.models import load_base
+from wardround.client.tasks.lines import json_lines
 from wardround.client.tasks.ranking.formats import read_lists
-from wardround.client.tasks.ranking.lines import json_lines
 from wardround.client.tasks.ranking.rows import encode, pad_token_id
 from wardround.client.tasks.ranking.stage_one import StageOne, pretrain
 from wardround.privacy.errors import BadInput, WardroundError

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from wardround.client.tasks.base import Record
-from wardround.client.tasks.ranking.lines import json_lines
+from wardround.client.tasks.lines import json_lines
 from wardround.client.tasks.ranking.records import Candidate, RankingQuery, ranking_record
 from wardround.privacy import Unit
 from wardround.privacy.errors import BadInput

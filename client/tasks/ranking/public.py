@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wardround.client.tasks.lines import columns, json_lines
 from wardround.client.tasks.ranking.formats import joined
-from wardround.client.tasks.ranking.lines import columns, json_lines
 from wardround.client.tasks.ranking.trec import grades_of, read_qrels
 from wardround.privacy.errors import BadInput
 

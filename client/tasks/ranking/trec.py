@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from wardround.client.tasks.ranking.lines import columns
+from wardround.client.tasks.lines import columns
 from wardround.client.tasks.ranking.metrics import ranking
 from wardround.privacy.errors import BadInput
 

@@ -127,7 +127,7 @@ def test_refusals_never_repeat_what_a_record_says(tmp_path: Path) -> None:
 def test_a_broken_line_and_an_empty_file_are_named(tmp_path: Path) -> None:
     path = tmp_path / "file.jsonl"
     path.write_text(json.dumps(PAIR) + '\n\n{"prompt": \n')
-    with pytest.raises(BadInput, match=r"file\.jsonl:3: not JSON"):
+    with pytest.raises(BadInput, match=r"file\.jsonl:3: not valid JSON"):
         read_judged(path)
     path.write_text("\n")
     with pytest.raises(BadInput, match="holds no preferences"):
