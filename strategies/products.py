@@ -6,6 +6,7 @@ update, and hold all of a round until it ends. Arrays that are no LoRA factors a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -23,7 +24,7 @@ from wardround.strategies.factors import (
 )
 
 
-class Products:
+class Products(ABC):
     """Base of the strategies whose aggregate is made of the hospitals' products."""
 
     name: ClassVar[str]
@@ -42,9 +43,9 @@ class Products:
         """An empty round."""
         return _Round(self, state, round_number)
 
+    @abstractmethod
     def merge(self, state: State, round_number: int, updates: Sequence[Update]) -> State:
         """The next state; arrays that are no factors have moved already."""
-        raise NotImplementedError
 
     def deploy(self, state: Arrays) -> Model:
         """The adapter, and what lies behind it."""
