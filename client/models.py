@@ -29,6 +29,8 @@ NO_BASE = "none"  # for tasks that send statistics; its hash is that of no bytes
 DTYPES = ("float32", "bfloat16", "float16")
 QUANTISED = ("", "4bit", "8bit")
 DEVICE_MAPS = ("", "auto")
+# What a base may be: a language model, or an encoder of images beside one of texts, as CLIP is.
+AUTO_CLASSES = ("AutoModelForCausalLM", "AutoModelForZeroShotImageClassification")
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer.model", "merges.txt",
              "vocab.txt")  # fmt: skip
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -212,11 +214,11 @@ def _load(folder: Path, sha256: str, loading: Loading, device: str) -> tuple[nn.
     """Model and tokenizer from local files; ``sha256`` keeps changed weights apart in the cache."""
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     try:
         with quiet_transformers():
-            model = AutoModelForCausalLM.from_pretrained(
+            model = _auto_class(folder).from_pretrained(
                 folder,
                 dtype=getattr(torch, loading.dtype),
                 **_placement(loading, device),
@@ -234,6 +236,17 @@ def _load(folder: Path, sha256: str, loading: Loading, device: str) -> tuple[nn.
     frozen: nn.Module = model.eval()
     placed = loading.quantise or loading.device_map
     return frozen if placed else frozen.to(device), tokenizer
+
+
+def _auto_class(folder: Path) -> Any:
+    """The first of ``AUTO_CLASSES`` that knows the folder's kind of model, or the first of all."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(
+        folder, trust_remote_code=False, local_files_only=True
+    )
+    classes = [getattr(transformers, name) for name in AUTO_CLASSES]
+    return next((known for known in classes if type(config) in known._model_mapping), classes[0])
 
 
 def _placement(loading: Loading, device: str) -> dict[str, Any]:

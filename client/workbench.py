@@ -80,7 +80,7 @@ class Workbench:
             found = find_task(task)
             loaded = self.base(base, base_sha256, loading)
             generator = torch.Generator().manual_seed(seed)
-            trainable = found.adapt(loaded.model, adapter, task_config, generator)
+            trainable = found.adapt(loaded.model, loaded.tokenizer, adapter, task_config, generator)
             self._first_values = trainable.read()
             engine = choose_engine(trainable, self._engine)
             self._workload = Workload(found, task_config, trainable, engine, loaded.tokenizer)

@@ -124,13 +124,15 @@ class Task(Protocol):
     def adapt(
         self,
         model: nn.Module,
+        tokenizer: Any,
         adapter: Mapping[str, Any],
         config: TaskConfig,
         generator: torch.Generator,
     ) -> Trainable:
         """Choose what trains: LoRA factors, a soft prompt, small nets. Everything else is frozen.
 
-        ``generator`` is public: it draws the initial values.
+        ``tokenizer`` spells what starts as words, such as a prompt. ``generator`` is public: it
+        draws the initial values.
         """
 
     def collate(

@@ -112,6 +112,7 @@ class TinyTask:
     def adapt(
         self,
         model: nn.Module,
+        tokenizer: Any,
         adapter: Mapping[str, Any],
         config: TaskConfig,
         generator: torch.Generator,

@@ -98,6 +98,7 @@ class BallotsTask:
     def adapt(
         self,
         model: nn.Module,
+        tokenizer: Any,
         adapter: Mapping[str, Any],
         config: TaskConfig,
         generator: torch.Generator,

@@ -125,6 +125,7 @@ class EditingTask:
     def adapt(
         self,
         model: nn.Module,
+        tokenizer: Any,
         adapter: Mapping[str, Any],
         config: TaskConfig,
         generator: torch.Generator,

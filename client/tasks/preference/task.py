@@ -155,6 +155,7 @@ class PreferenceTask:
     def adapt(
         self,
         model: nn.Module,
+        tokenizer: Any,
         adapter: Mapping[str, Any],
         config: TaskConfig,
         generator: torch.Generator,

@@ -55,7 +55,9 @@ class TaskCase:
     def adapted(self) -> Trainable:
         """A fresh base with an adapter whose values are away from zero."""
         generator = torch.Generator().manual_seed(3)
-        trainable = self.task.adapt(self.model(), self.adapter, self.config, generator)
+        trainable = self.task.adapt(
+            self.model(), self.tokenizer, self.adapter, self.config, generator
+        )
         with torch.no_grad():
             for parameter in trainable.parameters.values():
                 noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
@@ -173,7 +175,7 @@ def adapter_comes_off_and_leaves_the_base_as_it_was(case: TaskCase) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for seed in (1, 2):
         generator = torch.Generator().manual_seed(seed)
-        trainable = case.task.adapt(model, case.adapter, case.config, generator)
+        trainable = case.task.adapt(model, case.tokenizer, case.adapter, case.config, generator)
         assert trainable.detach() is model
     after = model.state_dict()
     assert list(after) == list(before)

@@ -152,7 +152,7 @@ def test_evaluation_compares_with_the_ballots_themselves() -> None:
         Record(f"{k}", {Unit.CLINICIAN: f"{k}", Unit.RECORD: f"{k}"}, Ballot("b", order))
         for k, order in enumerate([((0,), (1,)), ((0,), (1,)), ((1,), (0,))])
     ]
-    trainable = task.adapt(torch.nn.Module(), {}, config, torch.Generator())
+    trainable = task.adapt(torch.nn.Module(), None, {}, config, torch.Generator())
     trainable.write({NAME: torch.tensor([[-1.0]])})
     # The exact mean margin is 1/3: the other way round, and off by 4/3.
     assert task.evaluate(trainable.model, None, records, config) == {

@@ -238,7 +238,9 @@ def test_task_trains_and_evaluates_either_way(method):
     task, base = EditingTask(), load_base("drugs")
     config = {"method": method, "trace": {"rows": "last", "samples": 2}}
     adapter = {"targets": ["layers.7.mlp.down_proj"], "rank": 2}
-    trainable = task.adapt(base.model, adapter, config, torch.Generator().manual_seed(0))
+    trainable = task.adapt(
+        base.model, base.tokenizer, adapter, config, torch.Generator().manual_seed(0)
+    )
     try:
         fact = FACTS[0]
         edit = Edit(fact.prompt(0), fact.drug, fact.value, paraphrases=(fact.prompt(1),))

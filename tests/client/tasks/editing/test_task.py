@@ -102,7 +102,9 @@ def test_evaluation_agrees_with_what_the_model_writes():
 
 def test_locality_compares_with_the_model_without_its_adapter():
     base = load_base("drugs")
-    trainable = TASK.adapt(base.model, ADAPTER, {}, torch.Generator().manual_seed(0))
+    trainable = TASK.adapt(
+        base.model, base.tokenizer, ADAPTER, {}, torch.Generator().manual_seed(0)
+    )
     try:
         probe = _probe_record(FACTS[0], FACTS[8].value)
         same = TASK.evaluate(trainable.model, base.tokenizer, [probe], {})
