@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,17 +18,17 @@ import torch
 from torch import Tensor
 
 from wardround.client.gradients import Workload
-from wardround.client.hospital import Hospital, group_units, share
+from wardround.client.hospital import Hospital
 from wardround.client.layers import background
+from wardround.client.letterhead import Letterhead
 from wardround.client.memory import OptimizerMemory
 from wardround.client.models import Loading
 from wardround.client.optimizers import Moments
 from wardround.client.personal import Personal
+from wardround.client.record_room import RecordRoom, grouped_by
 from wardround.client.seat import Seat, require_terms
 from wardround.client.shares import check_secure, fit_lattice, make_part
 from wardround.client.streams import Streams
-from wardround.client.tasks.base import Record
-from wardround.client.tasks.registry import find_task
 from wardround.client.trainable import Trainable, check_corrections, split_corrections
 from wardround.client.training import (
     OnStep,
@@ -39,8 +39,8 @@ from wardround.client.training import (
 )
 from wardround.client.workbench import Workbench
 from wardround.privacy.accountant import epsilon
-from wardround.privacy.envelope import open_bytes, parse_document, seal_bytes
-from wardround.privacy.errors import BadInput, BadMessage, PolicyRefused, WardroundError
+from wardround.privacy.envelope import open_bytes, parse_document
+from wardround.privacy.errors import BadMessage, PolicyRefused, WardroundError
 from wardround.privacy.ledger import Charge, Ledger
 from wardround.privacy.noise import Arrays, Noised
 from wardround.privacy.plan import RoundPlan, plan_from_json
@@ -52,16 +52,13 @@ from wardround.privacy.secagg.terms import Terms
 from wardround.privacy.signing import SigningKey, canonical, sha256
 from wardround.privacy.stream import SecureStream
 from wardround.privacy.tables import from_table
-from wardround.privacy.units import Unit
-from wardround.strategies.codec import decode, encode
-from wardround.strategies.encoding import Encoding, find_encoding
+from wardround.strategies.codec import decode
+from wardround.strategies.encoding import find_encoding
 from wardround.strategies.factors import backgrounds, pick, without_background
 
 log = logging.getLogger("wardround.custodian")
 
-Rounding = tuple[Encoding, SecureStream | None]
 PLAN = "plan"
-REPLY = "reply"
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,8 @@ class Custodian:
         self._ledger = Ledger(hospital.ledger, self._key)
         self._memory = OptimizerMemory(hospital.folder / "optimizer")
         self._personal = Personal(hospital.folder / "personal")
-        self._records: tuple[bytes, list[Record]] | None = None
+        self._records = RecordRoom(hospital)
+        self._letterhead = Letterhead(hospital.name, self._key)
         self._seat = Seat(
             hospital.name, hospital.secure_sums, self._key, hospital.members, self._words
         )
@@ -114,17 +112,15 @@ class Custodian:
         """Signed: who this hospital is, how many units it declares and what it may still spend."""
         data, budget = self.policy.data, self.policy.budget
         spent = self._ledger.spent(data.name, budget.unit)
-        return self._reply(
+        return self._letterhead.declaration(
             {
-                "kind": "declaration",
                 "dataset": data.name,
                 "declared_units": data.declared_units,
                 "unit": budget.unit.value,
                 "epsilon_budget": budget.epsilon,
                 "epsilon_spent": _finite(epsilon(spent, budget.delta)),
                 "delta": budget.delta,
-            },
-            {},
+            }
         )
 
     def train(self, sealed_plan: bytes, arrays_block: bytes) -> bytes:
@@ -147,7 +143,7 @@ class Custodian:
                 return stored
             return self._train(plan, arrays_block)
         except WardroundError as refusal:
-            return self._refuse(round_number, refusal)
+            return self._letterhead.refusal(round_number, refusal)
 
     def secure_sum(self, sealed_request: bytes, arrays_block: bytes) -> bytes:
         """The signed answer to one stage of a secure sum, or a signed refusal.
@@ -162,23 +158,7 @@ class Custodian:
             letter = self._seat.answer(sealed_request, self.hospital.coordinator, arrays_block)
             return pack({"letter": letter})
         except WardroundError as refusal:
-            return pack({"refusal": self._refuse(0, refusal)})
-
-    def units(self, plan: RoundPlan) -> Sequence[Sequence[Record]]:
-        """This hospital's records, grouped by the unit the plan protects.
-
-        A whole site is one unit whatever the records say; its records come grouped as the task
-        prefers.
-
-        Raises:
-            BadInput: A record does not say who owns it; which one stays in the hospital's log.
-        """
-        records, kind = self._load(plan), _kind(plan)
-        try:
-            return group_units(records, kind)
-        except BadInput as error:
-            log.error("%s: %s", self.hospital.records, error)
-            raise BadInput(f"some record names no {kind}; the hospital's log says which") from error
+            return pack({"refusal": self._letterhead.refusal(0, refusal)})
 
     def _train(self, plan: RoundPlan, arrays_block: bytes) -> bytes:
         """Decide, charge, train, store."""
@@ -195,7 +175,7 @@ class Custodian:
         behind, arrays = backgrounds(arrays), without_background(arrays)
         workload, moving = self._prepare(plan), (*(plan.trains or arrays), *plan.keeps)
         if training.micro_batch == "auto":
-            fitting = self._around.workbench.units_at_once(_kind(plan))
+            fitting = self._around.workbench.units_at_once(grouped_by(plan))
             training = replace(training, micro_batch=fitting)
         arrays |= self._own(plan, workload.trainable)
         workload.trainable.write(arrays)
@@ -220,7 +200,7 @@ class Custodian:
             round_.reservation.require_covers(trained.change.event)
             self._keep_own(plan, arrays, trained.change)
             leaving = trained.change.then(lambda moved: pick(moved, moved.keys() - set(plan.keeps)))
-            reply = self._reply_update(plan, leaving, self._report(plan), round_.stream)
+            reply = self._letterhead.update(plan, leaving, self._report(plan), round_.stream)
             return reply, trained.moments
         part = make_part(round_, arrays, plan.secure)
         round_.reservation.require_covers(part.steps.event)
@@ -244,19 +224,6 @@ class Custodian:
         words = read_words(parts["words"], terms.size, terms.bits)
         return parse_document(parts["told"], "kept update"), words
 
-    def _refuse(self, round_number: int, refusal: WardroundError) -> bytes:
-        """Signed: what was refused, and why."""
-        log.warning("refused round=%d reason=%s", round_number, refusal)
-        return self._reply(
-            {
-                "kind": "refusal",
-                "round": round_number,
-                "error": type(refusal).__name__,
-                "reason": str(refusal),
-            },
-            {},
-        )
-
     def _own(self, plan: RoundPlan, trainable: Trainable) -> dict[str, Tensor]:
         """What this hospital kept of the arrays that never leave it; zero at first."""
         if not plan.keeps:
@@ -277,7 +244,7 @@ class Custodian:
         check_plan(plan.privacy, training, workload.trainable, in_turn=bool(plan.turns))
         moments = self._recall(plan) if training.keep_state else None
         fit_lattice(plan, sum(p.numel() for p in workload.trainable.parameters.values()))
-        units, dataset = self.units(plan), self.policy.data.name
+        units, dataset = self._records.units(plan), self.policy.data.name
         protected, event = plan.privacy.unit, plan.privacy.event
         reservation = self._ledger.reserve(
             Charge(plan.study, plan.run, plan.round, plan.sha256, dataset, protected, event)
@@ -325,24 +292,6 @@ class Custodian:
             from_table(Loading, plan.model, "plan model"),
         )
 
-    def _load(self, plan: RoundPlan) -> list[Record]:
-        """The records, read once per task and settings.
-
-        Raises:
-            BadInput: They cannot be read; what is wrong with them stays in the hospital's log.
-        """
-        key = canonical({"task": plan.task, "config": plan.task_config})
-        if self._records is None or self._records[0] != key:
-            task = find_task(plan.task)
-            task.check(plan.task_config)
-            try:
-                records = task.load(self.hospital.records, plan.task_config)
-            except BadInput as error:
-                log.error("%s", error)
-                raise BadInput("the records cannot be read; the hospital's log says why") from error
-            self._records = key, share(records, self.hospital.part)
-        return self._records[1]
-
     def _step_observer(self) -> OnStep:
         return lambda step, steps: self._around.on_step(self.hospital.name, step, steps)
 
@@ -361,31 +310,6 @@ class Custodian:
             ledger_head=self._ledger.head,
         )
         return sign_report(hospital_report(plan, standing), self._key)
-
-    def _reply_update(
-        self, plan: RoundPlan, change: Noised, report: dict[str, Any], stream: SecureStream
-    ) -> bytes:
-        """Law 1: the only place that puts arrays into a reply, and it takes ``Noised`` alone.
-
-        Privacy: rounding to the plan's encoding looks at nothing but the noised values.
-        """
-        if not isinstance(change, Noised):
-            raise TypeError(f"only Noised values leave; this is {type(change).__name__}")
-        place = {"run": plan.run, "round": plan.round, "plan_sha256": plan.sha256}
-        header = {"kind": "update", **place, "report": report}
-        return self._reply(header, change.value, (find_encoding(plan.encoding), stream))
-
-    def _reply(
-        self, header: dict[str, Any], arrays: Arrays, rounding: Rounding = (Encoding.FP32, None)
-    ) -> bytes:
-        header = {"hospital": self.hospital.name, "key": self.public_key, **header}
-        return seal_bytes(encode(header, arrays, *rounding), self._key, REPLY)
-
-
-def _kind(plan: RoundPlan) -> Unit:
-    """What records are grouped by; those of a whole site as the task prefers."""
-    unit = plan.privacy.unit
-    return find_task(plan.task).units[0] if unit is Unit.SITE else unit
 
 
 def _optimizer_settings(plan: RoundPlan) -> bytes:

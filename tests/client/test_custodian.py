@@ -13,6 +13,7 @@ from safetensors.torch import load
 
 from wardround.client import custodian as module
 from wardround.client.custodian import Custodian
+from wardround.client.letterhead import Letterhead
 from wardround.privacy.accountant import epsilon
 from wardround.privacy.chain import LedgerHead
 from wardround.privacy.envelope import open_bytes
@@ -265,9 +266,9 @@ def test_one_process_holds_the_ledger(setting: Any, custodian: Custodian) -> Non
         setting.open()
 
 
-def test_only_noised_values_are_put_into_a_reply(setting: Any, custodian: Custodian) -> None:
+def test_only_noised_values_are_put_into_a_reply(setting: Any) -> None:
     with pytest.raises(TypeError, match="only Noised"):
-        custodian._reply_update(
+        Letterhead("north", SigningKey.generate()).update(
             setting.plan,
             {"a": torch.zeros(1)},  # type: ignore[arg-type]
             {},
