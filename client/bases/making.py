@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,16 @@ class Shape:
     mlp: int
 
 
-def byte_level_tokenizer(corpus: Iterable[str], vocabulary: int, prefix_space: bool = False) -> Any:
+def byte_level_tokenizer(
+    corpus: Iterable[str],
+    vocabulary: int,
+    prefix_space: bool = False,
+    special: Sequence[str] = SPECIAL_TOKENS,
+) -> Any:
     """A byte-level BPE tokenizer trained on ``corpus``; its alphabet is all 256 bytes.
 
-    With ``prefix_space`` a text's first word is spelt as it is in the middle of one.
+    With ``prefix_space`` a text's first word is spelt as it is in the middle of one. ``special``
+    tokens get the first ids, in this order; those of ``SPECIAL_TOKENS`` must be among them.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -45,7 +51,7 @@ def byte_level_tokenizer(corpus: Iterable[str], vocabulary: int, prefix_space: b
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=list(SPECIAL_TOKENS),
+        special_tokens=list(special),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )

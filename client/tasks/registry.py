@@ -69,6 +69,14 @@ BUILT_IN: dict[str, tuple[str, TaskListing]] = {
             ("record", "clinician", "patient"),
         ),
     ),
+    "cocoop": (
+        "wardround.client.tasks.cocoop.task:CocoopTask",
+        TaskListing(
+            "cocoop",
+            "Learn a prompt that names pictures (CoCoOp and CoOp, on CLIP)",
+            ("record", "patient"),
+        ),
+    ),
 }
 _registered: dict[str, Task] = {}
 

@@ -254,6 +254,22 @@ def preference(
     _show(preference_benchmark(_seeds(seeds), out, say=_say(as_json)), as_json)
 
 
+@bench_app.command(epilog="Example: [bold]wardround bench cocoop --out rows.jsonl[/bold]")
+def cocoop(
+    seeds: Annotated[str, typer.Option(help="Comma-separated seeds.")] = "0,1,2",
+    worlds: Annotated[str, typer.Option(help="made-up, digits, or both.")] = "made-up,digits",
+    out: Annotated[
+        Path | None, typer.Option(help="Rows go here as they finish; those in it are not run.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """CoOp, CoCoOp and its controls in four hospitals, with and without privacy."""
+    from wardround.study.bench.cocoop import cocoop_benchmark
+
+    found = cocoop_benchmark(_seeds(seeds), out, worlds=worlds.split(","), say=_say(as_json))
+    _show(found, as_json)
+
+
 @bench_app.command(epilog="Example: [bold]wardround bench choice --json[/bold]")
 def choice(
     candidates: Annotated[int, typer.Option(min=2, help="Candidates.")] = 20,

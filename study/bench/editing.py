@@ -7,7 +7,6 @@ run again, so a long table can be stopped and gone on with. Knows nothing of how
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,9 +19,9 @@ from typing import Any
 import torch
 
 from wardround.client.workbench import Workbench
-from wardround.privacy.errors import BadInput
 from wardround.study.bench.editing_central import run_central
 from wardround.study.bench.editing_rows import Row, rows_of
+from wardround.study.bench.row_file import append_row, read_rows
 from wardround.study.config import Study
 from wardround.study.local import begin, first_round_allowed
 from wardround.study.run_folder import RunFolder
@@ -49,7 +48,7 @@ def editing_benchmark(
         BadInput: A table is unknown, or ``out`` holds something else than rows.
     """
     wanted = rows_of(tables, range(1, seeds + 1))
-    known = _read(out)
+    known = read_rows(out, lambda row: f"{row['table']}/{row['name']}/{row['seed']}")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -57,7 +56,7 @@ def editing_benchmark(
             if row.key not in known:
                 say(f"{number}/{len(wanted)} {row.key}")
                 known[row.key] = _run(row)
-                _append(out, known[row.key])
+                append_row(out, known[row.key])
     finally:
         torch.set_num_threads(threads)
     found = [known[row.key] for row in wanted]
@@ -126,21 +125,3 @@ def _figures(study: Study, outcome: Outcome) -> dict[str, Any]:
     found["round_s"] = round(mean(record.seconds for record in outcome.records), 3)
     found["epsilon"] = study.privacy.epsilon or 0.0
     return found
-
-
-def _read(path: Path | None) -> dict[str, dict[str, Any]]:
-    """Rows that were run before, by key."""
-    if path is None or not path.exists():
-        return {}
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return {f"{row['table']}/{row['name']}/{row['seed']}": row for row in rows}
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{path}: holds something else than rows of this benchmark") from error
-
-
-def _append(path: Path | None, row: Mapping[str, Any]) -> None:
-    """Add a row to the file, if there is one."""
-    if path is not None:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")

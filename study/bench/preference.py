@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from wardround.client.workbench import Workbench
-from wardround.privacy.errors import BadInput
 from wardround.privacy.plan import Mode
+from wardround.study.bench.row_file import append_row, read_rows
 from wardround.study.config import Study
 from wardround.study.local import begin
 from wardround.study.runner import Stage, execute
@@ -101,7 +101,7 @@ def preference_benchmark(
         seeds; ``settings``.
     """
     size = size or Size()
-    known = _read(out)
+    known = read_rows(out, lambda row: (row["method"], row["epsilon"], row["seed"]))
     rows: list[dict[str, Any]] = []
     with Workbench() as workbench:
         for seed, epsilon, arm in _order(seeds, epsilons, arms):
@@ -109,7 +109,7 @@ def preference_benchmark(
             if row is None:
                 row = {"method": arm.name, "epsilon": epsilon, "seed": seed}
                 row |= _run(arm, epsilon, seed, size, workbench)
-                _append(out, row)
+                append_row(out, row)
                 say(json.dumps(row))
             rows.append(row)
     return {"rows": rows, "summary": summary(rows), "settings": vars(size) | {"seeds": list(seeds)}}
@@ -187,21 +187,3 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             line[name] = {"mean": round(statistics.fmean(values), 4), "sd": round(spread, 4)}
         found.append(line)
     return found
-
-
-def _read(path: Path | None) -> dict[tuple[str, float | None, int], dict[str, Any]]:
-    """Rows that were run before."""
-    if path is None or not path.exists():
-        return {}
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return {(row["method"], row["epsilon"], row["seed"]): row for row in rows}
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{path}: holds something else than rows of this benchmark") from error
-
-
-def _append(path: Path | None, row: Mapping[str, Any]) -> None:
-    """Add a row to the file, if there is one."""
-    if path is not None:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,9 @@ from torch import nn
 from wardround.client.models import BASES
 from wardround.client.tasks.ballots.formats import Ballot
 from wardround.client.tasks.base import Record
+from wardround.client.tasks.cocoop.dealing import as_png
+from wardround.client.tasks.cocoop.formats import in_memory, picture_record
+from wardround.client.tasks.cocoop.world import draw
 from wardround.client.tasks.editing.records import Edit, Probe, edit_record
 from wardround.client.tasks.preference.records import Judged
 from wardround.client.tasks.ranking.records import Candidate, RankingQuery, ranking_record
@@ -189,9 +193,55 @@ def ballots() -> Any:
     )
 
 
+def tiny_clip() -> nn.Module:
+    """One layer on each side in float64, away from the symmetric start."""
+    from transformers import CLIPConfig, CLIPModel
+
+    shared = {
+        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "projection_dim": 8,
+    }  # fmt: skip
+    text = {"vocab_size": 395, "max_position_embeddings": 20, "bos_token_id": 2, "eos_token_id": 3}
+    vision = {"image_size": 16, "patch_size": 8}
+    model = CLIPModel(
+        CLIPConfig(text_config=shared | text, vision_config=shared | vision, projection_dim=8)
+    )
+    generator = torch.Generator().manual_seed(17)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name != "logit_scale":
+                parameter.normal_(0.0, 0.3, generator=generator)
+    return model.double().eval().requires_grad_(False)
+
+
+def cocoop() -> Any:
+    """Units of one picture, of one that teaches nothing, of two and three; one of them twice."""
+    from transformers import AutoTokenizer
+
+    names = ["red disc", "blue ring", "three", "green bar", "one"]
+    generator = torch.Generator().manual_seed(8)
+    order = [names[place] for place in (0, 4, 1, 2, 2, 1, 0)]
+    pictures = [in_memory(name, as_png(draw(name, generator))) for name in order]
+    pictures[-1] = pictures[0]
+    records = [picture_record(f"r{place}", picture) for place, picture in enumerate(pictures)]
+    data = b64encode(pictures[0].data).decode("ascii")
+    line = '{"name": "%s", "data": "' + data + '"}\n'
+    return contract.TaskCase(
+        task=find_task("cocoop"),
+        model=tiny_clip,
+        tokenizer=AutoTokenizer.from_pretrained(BASES / "pictures", local_files_only=True),
+        adapter={"method": "cocoop", "reduction": 2},
+        units=[records[:1], records[1:2], records[2:4], records[4:]],
+        config={"names": names, "shots": 2, "probes_per_name": 2, "names_per_hospital": 2},
+        bad_file=(line % "one" + line % "nobody", 2),
+        typo=("templats", "templates"),
+    )
+
+
 CASES: dict[str, Callable[[], Any]] = {
     "editing": editing,
     "ranking": ranking,
     "preference": preference,
     "ballots": ballots,
+    "cocoop": cocoop,
 }

@@ -61,7 +61,9 @@ def test_a_floor_is_approached() -> None:
     assert Schedule(Shape.LINEAR, floor=0.2).factor(1, 1, 4, 4) == pytest.approx(0.2 + 0.8 / 4)
 
 
-@pytest.mark.parametrize(("field", "value"), [("warmup", -1), ("floor", 1.5), ("floor", -0.1)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("warmup", -1), ("floor", 1.5), ("floor", -0.1), ("warmup_share", 2.0)]
+)
 def test_settings_name_field_value_and_bound(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{field} is {value}; it must"):
         Schedule(**{field: value})

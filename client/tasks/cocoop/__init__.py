@@ -1,0 +1,1 @@
+"""Prompts learnt for a model of images and texts: CoOp and CoCoOp, federated."""
