@@ -80,8 +80,8 @@ def test_the_digits_are_scikit_learns(tmp_path: Path) -> None:
 def test_a_row_is_run_within_its_budget_and_written(tmp_path: Path, world: str) -> None:
     rows = tmp_path / "rows.jsonl"
     size = Size(1, 1, 0.01, names=8, probes_per_name=2, shots=30)
-    found = cocoop_benchmark([5], rows, ARMS[1:2], [8.0], [world], size)
+    found = cocoop_benchmark([5], rows, ARMS[1:2], [3.0], [world], size)
     (row,) = found["rows"]
-    assert 0 < row["epsilon_spent"] <= 8.0
+    assert 0 < row["epsilon_spent"] <= 3.0
     assert 0 <= row["h"] <= 1
     assert json.loads(rows.read_text(encoding="utf-8")) == row
