@@ -2,7 +2,7 @@
 
 What the embedded base of images and texts is taught, and what generated studies are made of. A
 picture is drawn from implicit shapes and strokes; where, how large, on what ground and with how
-much noise is public and repeatable. Source of the idea: none; of the sizes, a trial.
+much noise is public and repeatable. Knows nothing of files or models.
 """
 
 from __future__ import annotations
