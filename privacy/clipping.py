@@ -1,10 +1,12 @@
 """Clipping: one unit's contribution, all its factors together, never longer than ``clip_norm``.
 
 The norm is taken jointly over all trainable factors (A and B of every layer), because two norms
-would cost a factor of sqrt(2). Norms and sums are added up in float64: torch's own float32 norm of
-four million numbers is off by up to 2e-3, and the bound would be broken by as much. All factors lie
-side by side in one matrix with a row a unit, of which a cache's worth of columns is looked at once,
-so that many small factors cost what one large one does and no copy of the whole is ever made.
+would cost a factor of sqrt(2). Sums are added up in float64, a cache's worth of each factor at a
+time, so that no copy of the whole is ever made. Norms are too, in the end: torch's own float32 norm
+of four million numbers is off by up to 2e-3, and the bound would be broken by as much. But the norm
+of 64 of them is off by 65 roundings of 2**-24 at the very most, half of which reach the root: 2e-6,
+in whatever order they are added, and the bound has room for that. So runs of 64 numbers are
+measured in float32, which reads everything once and writes little, and their norms in float64.
 
 Sources: Abadi et al. (2016), "Deep learning with differential privacy", algorithm 1, line "clip
 gradient"; Bu et al. (2023), "Automatic clipping", equation 4.
@@ -13,7 +15,7 @@ gradient"; Bu et al. (2023), "Automatic clipping", equation 4.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass
 from enum import StrEnum
 
@@ -24,9 +26,11 @@ from wardround.privacy._seal import SEAL, require_seal
 from wardround.privacy.units import Adjacency, Unit
 
 _BLOCK = 2**18  # numbers brought to float64 at once: small enough for a core's cache
-_JOINED = 2**15  # up to so many, joining factors is cheaper than looking at each
 _GPU_BLOCK = 2**24
-_MARGIN = 1e-5  # covers what float64 rounding adds over a sum of up to 1e5 units (1e-6)
+_RUN = 64  # numbers whose norm is taken in float32
+_SHORTEST_RUN = 8  # below, there would be too many of them
+_FAINT = 1e-9  # squares of float32 numbers lose 3e-15 of a norm at most, where they underflow
+_MARGIN = 1e-5  # covers norms of runs (2e-6) and float64 sums of up to 1e5 units (1e-6)
 _AUTOMATIC_DAMPING = 0.01
 
 
@@ -90,9 +94,8 @@ class ClippedSum:
         self._clip_norm = clip_norm
         self._unit = unit
         self._rule = rule
-        self._sum = {
-            name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()
-        }
+        self._shapes = dict(shapes)
+        self._sum: dict[str, _Flat] = {}
         self._within = 0.0
         self.dropped = 0
         self._seen: set[int] = set()
@@ -113,28 +116,39 @@ class ClippedSum:
         units = list(members)
         if len(set(units)) != len(units) or not self._seen.isdisjoint(units):
             raise ValueError("a unit may contribute once to a clipped sum")
-        if per_unit.keys() != self._sum.keys():
-            odd = sorted(per_unit.keys() ^ self._sum.keys())
+        if per_unit.keys() != self._shapes.keys():
+            odd = sorted(per_unit.keys() ^ self._shapes.keys())
             raise ValueError(f"contributions and parameters differ in {odd[0]!r}")
         for name, rows in per_unit.items():
-            if rows.shape != (len(units), *self._sum[name].shape):
+            if rows.shape != (len(units), *self._shapes[name]):
                 raise ValueError(f"{name}: shape {tuple(rows.shape)} for {len(units)} units")
         if not units:
             return
-        laid = [_lay_flat(name, rows) for name, rows in per_unit.items()]
-        norms = _norms(laid)
+        laid = {name: self._lay(name, rows) for name, rows in per_unit.items()}
+        norms = _norms_of_runs([part.matrix for part in laid.values()])
         sound = torch.isfinite(norms)
         kept = None if bool(sound.all()) else sound
         factors = _factors(norms[sound], self._clip_norm, self._rule)
-        for part, total in _weighted_sums(laid, factors, kept):
-            self._sum[part.name] = self._sum[part.name].to(total.device) + part.restore(total)
+        for name, part in laid.items():
+            self._sum[name] = _with_weighted_rows(self._sum.get(name), part, factors, kept)
         self._within += float((norms <= self._clip_norm).sum()) - len(units) / 2
         self.dropped += int((~sound).sum())
         self._seen.update(units)
 
+    def _lay(self, name: str, rows: Tensor) -> _Flat:
+        """``rows`` in the order in which this factor's sum is kept."""
+        kept = self._sum.get(name)
+        return _lay_flat(rows, None if kept is None else kept.axes)
+
     def close(self) -> Clipped:
         """The clipped sum; an empty one is all zeros, and noise makes it a proper release."""
-        return Clipped(self._sum, self._clip_norm, self._unit, self._within, seal=SEAL)
+        value = {
+            name: self._sum[name].restored()
+            if name in self._sum
+            else torch.zeros(shape, dtype=torch.float64)
+            for name, shape in self._shapes.items()
+        }
+        return Clipped(value, self._clip_norm, self._unit, self._within, seal=SEAL)
 
 
 def clip_update(update: Mapping[str, Tensor], clip_norm: float) -> Clipped:
@@ -151,7 +165,7 @@ def clip_update(update: Mapping[str, Tensor], clip_norm: float) -> Clipped:
 
 def unit_norms(per_unit: Mapping[str, Tensor]) -> Tensor:
     """Joint L2 norm of each unit's contribution, shape ``(units,)``, float64."""
-    return _norms([_lay_flat(name, rows) for name, rows in per_unit.items()])
+    return _norms([_lay_flat(rows).matrix for rows in per_unit.values()])
 
 
 def clip_factors(per_unit: Mapping[str, Tensor], clip_norm: float) -> Tensor:
@@ -178,83 +192,104 @@ def _factors(norms: Tensor, clip_norm: float, rule: ClipRule) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Flat:
-    """One factor's contributions as a matrix.
+    """One factor's contributions, or their sum as the only row, as a matrix.
 
     Attributes:
-        name: The factor's.
-        matrix: Shape ``(units, numbers)``, in the order the numbers have in memory: engines leave
+        matrix: Shape ``(rows, numbers)``, in the order the numbers have in memory: engines leave
             some factors transposed, and flattened in their own order those need no copy.
-        shape: Of one contribution, in that order.
-        order: Which axis of ``shape`` each axis of the factor is.
+        shape: Of one row's array, in that order.
+        axes: The array's axes in that order, from 1.
     """
 
-    name: str
     matrix: Tensor
     shape: tuple[int, ...]
-    order: tuple[int, ...]
+    axes: tuple[int, ...]
 
-    def restore(self, numbers: Tensor) -> Tensor:
-        """One row of the matrix as an array of the factor's own shape."""
-        return numbers.view(self.shape).permute(self.order)
-
-
-def _lay_flat(name: str, rows: Tensor) -> _Flat:
-    """``rows``, shape ``(units, *shape)``, without a copy where its memory is dense."""
-    axes = list(range(1, rows.dim()))
-    if not rows.is_contiguous():
-        axes.sort(key=rows.stride, reverse=True)
-        rows = rows.permute(0, *axes)
-    order = tuple(axes.index(axis) for axis in range(1, rows.dim()))
-    return _Flat(name, rows.reshape(len(rows), -1), tuple(rows.shape[1:]), order)
+    def restored(self) -> Tensor:
+        """The only row as an array of the factor's own shape."""
+        order = [self.axes.index(axis) for axis in range(1, len(self.axes) + 1)]
+        return self.matrix.view(self.shape).permute(order)
 
 
-def _norms(laid: Sequence[_Flat]) -> Tensor:
+def _lay_flat(rows: Tensor, axes: tuple[int, ...] | None = None) -> _Flat:
+    """``rows``, shape ``(units, *shape)``, without a copy where its memory is dense.
+
+    Args:
+        rows: One contribution a unit.
+        axes: The order to lay them in; by default the one they have in memory.
+    """
+    if axes is None:
+        axes = tuple(range(1, rows.dim()))
+        if not rows.is_contiguous():
+            axes = tuple(sorted(axes, key=rows.stride, reverse=True))
+    rows = rows.permute(0, *axes)
+    return _Flat(rows.reshape(len(rows), -1), tuple(rows.shape[1:]), axes)
+
+
+def _norms_of_runs(matrices: Sequence[Tensor]) -> Tensor:
+    """As ``_norms``, up to 2e-6 of each, at the price of reading everything once."""
+    norms = _joint(matrices, _norms_of_short_runs)
+    # Beyond are squares that float32 cannot hold, and what is not finite in the first place.
+    return norms if bool(((norms > _FAINT) & torch.isfinite(norms)).all()) else _norms(matrices)
+
+
+def _norms(matrices: Sequence[Tensor]) -> Tensor:
     """Joint norm of each row over all matrices, float64, on the CPU."""
-    parts = [torch.linalg.vector_norm(block, dim=1).cpu() for block in _blocks(laid)]
-    joint: Tensor = torch.linalg.vector_norm(torch.stack(parts), dim=0)
+    return _joint(matrices, _norms_of_blocks)
+
+
+def _joint(matrices: Sequence[Tensor], parts: Callable[[Tensor], Tensor]) -> Tensor:
+    """Joint norm of each row from norms of ``parts`` of it, float64, on the CPU."""
+    found: dict[torch.device, list[Tensor]] = {}
+    for matrix in matrices:
+        found.setdefault(matrix.device, []).append(parts(matrix))
+    each = [torch.linalg.vector_norm(torch.cat(p, 1).double(), dim=1).cpu() for p in found.values()]
+    joint: Tensor = (
+        each[0] if len(each) == 1 else torch.linalg.vector_norm(torch.stack(each), dim=0)
+    )
     return joint
 
 
-def _weighted_sums(
-    laid: Sequence[_Flat], factors: Tensor, kept: Tensor | None
-) -> Iterator[tuple[_Flat, Tensor]]:
-    """For each matrix the sum of its rows, each times its factor, float64.
+def _norms_of_short_runs(matrix: Tensor) -> Tensor:
+    """Float32 norms of runs of up to ``_RUN`` numbers; float64 ones where runs do not fit."""
+    run = math.gcd(matrix.shape[1], _RUN)
+    if matrix.dtype != torch.float32 or run < _SHORTEST_RUN:
+        return _norms_of_blocks(matrix)
+    runs = matrix.reshape(len(matrix), matrix.shape[1] // run, run)
+    norms: Tensor = torch.linalg.vector_norm(runs, dim=2)
+    return norms
+
+
+def _norms_of_blocks(matrix: Tensor) -> Tensor:
+    """Float64 norms of as many numbers at a time as may be brought to float64."""
+    norms = [torch.linalg.vector_norm(block.double(), dim=1) for block in _blocks(matrix)]
+    return torch.stack(norms, dim=1)
+
+
+def _with_weighted_rows(
+    total: _Flat | None, part: _Flat, factors: Tensor, kept: Tensor | None
+) -> _Flat:
+    """The total, changed in place, with every row of ``part`` added, each times its factor.
 
     Args:
-        laid: The matrices.
+        total: One row, float64; None for all zeros.
+        part: What to add, laid out as the total is.
         factors: One a row that counts.
         kept: Which rows count; None for all.
     """
-    for device in dict.fromkeys(part.matrix.device for part in laid):
-        here = [part for part in laid if part.matrix.device == device]
-        weights = factors.to(device)
-        rows = slice(None) if kept is None else kept.to(device)
-        total = torch.cat([weights @ block[rows] for block in _blocks(here)])
-        sizes = [part.matrix.shape[1] for part in here]
-        yield from zip(here, torch.split(total, sizes), strict=True)
+    matrix = part.matrix
+    if total is None:
+        zeros = torch.zeros(1, matrix.shape[1], dtype=torch.float64, device=matrix.device)
+        total = _Flat(zeros, part.shape, part.axes)
+    weights = factors.to(matrix.device)
+    rows = slice(None) if kept is None else kept.to(matrix.device)
+    for sums, block in zip(_blocks(total.matrix, len(matrix)), _blocks(matrix), strict=True):
+        sums[0].addmv_(block[rows].double().t(), weights)
+    return total
 
 
-def _blocks(laid: Sequence[_Flat]) -> Iterator[Tensor]:
-    """The matrices side by side, some columns at a time, in float64; at least one block.
-
-    A block lies on one device; a long matrix is cut, short ones are joined.
-    """
-    held: list[Tensor] = []
-    filled = 0
-    for part in laid:
-        matrix = part.matrix
-        on_cpu = matrix.device.type == "cpu"
-        width = max(1, (_BLOCK if on_cpu else _GPU_BLOCK) // max(1, len(matrix)))
-        for piece in torch.split(matrix, width, dim=1):
-            full = filled + piece.numel() > (_JOINED if on_cpu else _GPU_BLOCK)
-            if held and (full or held[0].device != piece.device):
-                yield _joined(held)
-                held, filled = [], 0
-            held.append(piece)
-            filled += piece.numel()
-    yield _joined(held)
-
-
-def _joined(pieces: Sequence[Tensor]) -> Tensor:
-    """Columns side by side, float64."""
-    return (pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), dim=1)).double()
+def _blocks(matrix: Tensor, rows: int | None = None) -> Sequence[Tensor]:
+    """Columns of a matrix, as many at a time as may be brought to float64 of one with ``rows``."""
+    most = _BLOCK if matrix.device.type == "cpu" else _GPU_BLOCK
+    width = max(1, most // max(1, len(matrix) if rows is None else rows))
+    return (matrix,) if matrix.shape[1] <= width else torch.split(matrix, width, dim=1)

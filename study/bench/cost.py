@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 _aten = torch.ops.aten
+_ONTO = (_aten.addmm, _aten.addmm_, _aten.baddbmm, _aten.baddbmm_, _aten.addmv, _aten.addmv_)
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _products(packet: Any, args: Any) -> int:
     """Floating point operations of a matrix product; 0 for any other operation."""
     if packet in (_aten.mm, _aten.bmm, _aten.mv):
         left, right = args[0], args[1]
-    elif packet in (_aten.addmm, _aten.addmm_, _aten.baddbmm, _aten.baddbmm_, _aten.addmv):
+    elif packet in _ONTO:
         left, right = args[1], args[2]
     else:
         return 0

@@ -159,18 +159,71 @@ def test_every_number_is_added_where_it_belongs(layout):
     assert torch.allclose(value["v"], factors @ v, rtol=2e-5, atol=1e-9)
 
 
-def test_factors_are_joined_and_cut_to_what_a_cache_holds(monkeypatch):
-    """Small ones together, a long one in pieces, and none as a copy of the whole."""
+def test_factors_are_cut_to_what_a_cache_holds(monkeypatch):
+    """A long one goes in pieces, and none as a copy of the whole."""
     monkeypatch.setattr(clipping, "_BLOCK", 64)
-    monkeypatch.setattr(clipping, "_JOINED", 24)
-    widths = (1, 2, 3, 50, 1, 1, 1)
-    columns = torch.linspace(-1, 1, 4 * sum(widths)).view(4, -1)
-    parts = dict(zip("abcdefg", torch.split(columns, widths, dim=1), strict=True))
-    laid = [clipping._lay_flat(name, part) for name, part in parts.items()]
-    blocks = list(clipping._blocks(laid))
-    assert torch.equal(torch.cat(blocks, dim=1), columns.double())
-    assert [block.shape[1] for block in blocks] == [6, 16, 16, 16, 5]
+    columns = torch.linspace(-1, 1, 4 * 59).view(4, -1)
+    parts = dict(zip("abc", torch.split(columns, (2, 50, 7), dim=1), strict=True))
+    assert [block.shape[1] for block in clipping._blocks(parts["b"])] == [16, 16, 16, 2]
     assert torch.allclose(unit_norms(parts), columns.double().norm(dim=1), rtol=1e-14, atol=0)
+    whole = ClippedSum({"a": columns.shape[1:]}, 1.0, Unit.RECORD)
+    whole.add({"a": columns}, range(4))
+    cut = ClippedSum({name: part.shape[1:] for name, part in parts.items()}, 1.0, Unit.RECORD)
+    cut.add(parts, range(4))
+    pieces = torch.cat(list(cut.close().value.values()))
+    assert torch.allclose(pieces, whole.close().value["a"], rtol=1e-5, atol=0)
+
+
+# 65 roundings of 2**-24 in each run's sum of squares, half of which reach the root.
+RUNS = {"rtol": 65 * 2.0**-25, "atol": 0.0}
+
+
+def test_chunks_add_up_although_they_lie_differently_in_memory():
+    rows = torch.randn(4, 3, 64, generator=torch.Generator().manual_seed(0))
+    once, twice = (ClippedSum({"w": rows.shape[1:]}, 2.0, Unit.RECORD) for _ in range(2))
+    once.add({"w": rows}, range(4))
+    twice.add({"w": rows[:1].transpose(1, 2).contiguous().transpose(1, 2)}, [0])
+    twice.add({"w": rows[1:]}, [1, 2, 3])
+    both = (one.close().value["w"] for one in (once, twice))
+    assert torch.allclose(*both, rtol=0, atol=4 * 2.0 * RUNS["rtol"])
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows=arrays(numpy_float32, (3, 128), elements=st.floats(width=32, allow_nan=False)))
+def test_norms_of_runs_are_as_close_as_the_margin_needs(rows):
+    """Any finite or infinite float32, from 1e-45 to 3e38."""
+    rows = torch.from_numpy(rows)
+    exact = rows.double().square().sum(1).sqrt()
+    assert torch.allclose(clipping._norms_of_runs([rows[:, :64], rows[:, 64:]]), exact, **RUNS)
+
+
+def test_norms_of_runs_of_millions_of_numbers_are_right():
+    """What torch's own float32 norm gets wrong by 1.7e-3."""
+    rows = torch.full((1, 4_000_000), 0.1)
+    exact = rows.double().square().sum(1).sqrt()
+    assert torch.allclose(clipping._norms_of_runs([rows]), exact, **RUNS)
+
+
+@pytest.mark.parametrize(("size", "seen"), [(2.0**-90, 0.0), (2.0**90, math.inf)])
+def test_squares_that_float32_cannot_hold_are_clipped_all_the_same(size, seen):
+    """Runs alone would let the first through as nothing and drop the second as not finite."""
+    rows = torch.full((1, 64), size)
+    assert float(clipping._norms_of_short_runs(rows)) == seen
+    clipped = ClippedSum({"a": rows.shape[1:]}, size, Unit.RECORD)
+    clipped.add({"a": rows}, [0])
+    assert clipped.dropped == 0
+    assert float(clipped.close().value["a"].norm()) == pytest.approx(size, rel=2e-5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows=arrays(numpy_float32, (3, 128), elements=anything), bound=st.floats(2.0**-100, 2.0**60))
+def test_no_unit_measured_in_runs_moves_the_sum_by_more_than_the_bound(rows, bound):
+    rows = torch.from_numpy(rows).view(3, 2, 64)
+    everybody, others = (ClippedSum({"a": rows.shape[1:]}, bound, Unit.RECORD) for _ in range(2))
+    everybody.add({"a": rows}, range(3))
+    others.add({"a": rows[1:]}, [1, 2])
+    moved = everybody.close().value["a"] - others.close().value["a"]
+    assert float(moved.norm()) <= bound
 
 
 def test_what_is_not_finite_counts_as_zero_and_is_counted_at_home():

@@ -38,9 +38,11 @@ def test_models_and_units(kit: Any, model: str, unit: str, engine: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed")  # about merging; nobody merges
 @pytest.mark.parametrize("option", OPTIONS)
-@pytest.mark.parametrize("model", ["llama", "gpt2"])
-def test_options(kit: Any, model: str, option: str) -> None:
-    case = kit.case("patient", kit.lora(model, **OPTIONS[option]))
+@pytest.mark.parametrize(
+    ("model", "unit"), [("llama", "patient"), ("gpt2", "patient"), ("gpt2", "pair")]
+)
+def test_options(kit: Any, model: str, unit: str, option: str) -> None:
+    case = kit.case(unit, kit.lora(model, **OPTIONS[option]))
     with choose_engine(case.trainable, "fused") as attached:
         found = attached.gradients(case.losses, case.unit_of_row, case.units)
     assert kit.worst(found, case.oracle()) < EXACT
@@ -51,6 +53,16 @@ def test_options(kit: Any, model: str, option: str) -> None:
 def test_several_forwards_and_a_reference_pass(kit: Any, unit: str, engine: str) -> None:
     case = kit.case(unit, kit.lora("llama"), forwards=2, reference=True)
     with choose_engine(case.trainable, engine) as attached:
+        found = attached.gradients(case.losses, case.unit_of_row, case.units)
+    assert kit.worst(found, case.oracle()) < EXACT
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("unit", ["pair", "patient"])
+def test_several_forwards_under_checkpointing(kit: Any, unit: str, reentrant: bool) -> None:
+    """Every forward is run again in the backward pass, and counts once all the same."""
+    case = kit.case(unit, kit.lora("llama", checkpointing=reentrant), forwards=2)
+    with choose_engine(case.trainable, "fused") as attached:
         found = attached.gradients(case.losses, case.unit_of_row, case.units)
     assert kit.worst(found, case.oracle()) < EXACT
 
@@ -77,11 +89,18 @@ def test_bias_of_the_base_trains_too(kit: Any) -> None:
     assert kit.worst(found, case.oracle()) < EXACT
 
 
-def test_a_layer_used_by_two_places(kit: Any) -> None:
-    trainable = kit.lora("llama")
-    layers = trainable.model.base_model.model.model.layers
-    layers[1].mlp.down_proj = layers[0].mlp.down_proj
-    case = kit.case("patient", kit.named(trainable.model))
+@pytest.mark.parametrize("unit", ["list", "patient"])
+@pytest.mark.parametrize("model", ["llama", "gpt2"])
+def test_a_layer_used_by_two_places(kit: Any, model: str, unit: str) -> None:
+    trainable = kit.lora(model)
+    inner = trainable.model.base_model.model
+    if model == "llama":
+        layers = inner.model.layers
+        layers[1].mlp.down_proj = layers[0].mlp.down_proj
+    else:
+        layers = inner.transformer.h
+        layers[1].mlp.c_proj = layers[0].mlp.c_proj
+    case = kit.case(unit, kit.named(trainable.model))
     with choose_engine(case.trainable, "fused") as attached:
         found = attached.gradients(case.losses, case.unit_of_row, case.units)
     assert kit.worst(found, case.oracle()) < EXACT
