@@ -51,6 +51,7 @@ class RoundRecord:
         metrics: Scores of the new model on public probes.
         bytes_down: What was sent to all hospitals together.
         seconds: Wall time of the round.
+        stopped: Why the study ended with this round before its last; empty otherwise.
     """
 
     study: str
@@ -61,6 +62,7 @@ class RoundRecord:
     metrics: Mapping[str, float] = field(default_factory=dict)
     bytes_down: int = 0
     seconds: float = 0.0
+    stopped: str = ""
 
     @property
     def bytes_up(self) -> int:

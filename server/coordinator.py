@@ -26,6 +26,7 @@ from wardround.server.answers import ledger_heads
 from wardround.server.book import HospitalAnswer, ReportBook, RoundRecord
 from wardround.server.exchange import Exchange
 from wardround.server.gathering import Asking, Gathering, Order, PlainGathering, RoundFailed
+from wardround.server.stopping import StopRule
 from wardround.strategies.base import Brief, Correcting, Model, Strategy
 from wardround.strategies.checkpoint import Checkpoint, save_checkpoint
 from wardround.strategies.codec import encode
@@ -34,6 +35,7 @@ from wardround.strategies.wire import DECLARE, request_content
 
 __all__ = ["Agenda", "Coordinator", "Desk", "Observer", "RoundFailed"]
 
+STOPPED = "stopped"  # in a checkpoint: why no round follows
 _ACCOUNT = ("unit", "delta", "epsilon_study", "epsilon_life")  # of a report, as a checkpoint keeps
 
 Arrays = Mapping[str, Tensor]
@@ -104,6 +106,7 @@ class Desk:
         members: Public key of every enrolled hospital, by name.
         strategy: Combines the updates.
         evaluate: Scores (round, model) on public probes, or nothing in rounds it skips.
+        stop: Ends the study early, by those scores alone; without, all rounds run.
         observer: Told what happens.
         timeout_s: How long a round waits for the slowest hospital.
         buffer: Usable answers after which a round ends; whoever is still at work goes on, and the
@@ -119,6 +122,7 @@ class Desk:
     members: Mapping[str, str]
     strategy: Strategy
     evaluate: Callable[[int, Model], Metrics] = lambda number, model: {}
+    stop: StopRule | None = None
     observer: Observer = field(default_factory=Observer)
     timeout_s: float = 3600.0
     buffer: int | None = None
@@ -142,7 +146,10 @@ class Coordinator:
         self._gathering = desk.gathering or PlainGathering(desk.buffer, agenda.deviation)
 
     def run(self, grid: Grid, start: Checkpoint) -> Checkpoint:
-        """Rounds ``start.round + 1`` to the last; returns the final checkpoint.
+        """Rounds ``start.round + 1`` to the last, or until the study stops; the final checkpoint.
+
+        Whether it stops is decided once, with the round that was looked at, and kept in that
+        round's record and checkpoint: a run that goes on from there does not decide again.
 
         Raises:
             RoundFailed: A round brought no usable update. What was reached is on disk.
@@ -157,6 +164,8 @@ class Coordinator:
         self._desk.observer.on_start(start.round + 1, self._agenda.rounds, self._nodes)
         current = start
         for number in range(start.round + 1, self._agenda.rounds + 1):
+            if current.state.get(STOPPED):
+                break
             current = self._round(exchange, number, current)
         return current
 
@@ -188,17 +197,21 @@ class Coordinator:
             reasons = "; ".join(f"{a.hospital}: {a.reason}" for a in answers.values())
             raise RoundFailed(f"round {number}: no usable update ({reasons})")
         after = aggregation.finish()
+        scores = dict(desk.evaluate(number, desk.strategy.deploy(after)))
+        stopped = desk.stop.reason(scores) if desk.stop and number < self._agenda.rounds else ""
         record = RoundRecord(
             study=self._agenda.study,
             run=self._agenda.run,
             round=number,
             rounds=self._agenda.rounds,
             answers=tuple(answers[name] for name in sorted(answers)),
-            metrics=dict(desk.evaluate(number, desk.strategy.deploy(after))),
+            metrics=scores,
             bytes_down=gathered.bytes_down,
             seconds=desk.clock() - started,
+            stopped=stopped,
         )
-        checkpoint = Checkpoint(number, after, self._bookkeeping(usable))
+        kept = self._bookkeeping(usable) | ({STOPPED: stopped} if stopped else {})
+        checkpoint = Checkpoint(number, after, kept)
         self._book.write(record)
         save_checkpoint(desk.folder / "checkpoint", checkpoint)
         desk.observer.on_round(record)

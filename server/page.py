@@ -63,6 +63,8 @@ def _sections(
     private = bool(worst["private"])
     yield f"<h1>{html.escape(last.study)}</h1>"
     yield f"<p>Run {html.escape(last.run)}, {last.round} of {last.rounds} rounds.</p>"
+    if last.stopped:
+        yield f"<p>Stopped early: {html.escape(last.stopped)}.</p>"
     yield f'<p class="{"note" if private else "warn"}">{html.escape(note)}</p>'
     yield f"<h2>In plain words</h2><p>{html.escape(officer['summary'])}</p>"
     yield "<h2>What each hospital has spent</h2>" + _hospital_table(records, newest)

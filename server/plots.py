@@ -27,7 +27,9 @@ def line_plot(
 
     # Text stays text, so the file is small and can be searched.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "wardround"}):
-        figure = Figure(figsize=(8, 3.4), layout="constrained")
+        # The legend stands beside the axes, a line in it for each; it must not push them away.
+        height = max(3.4, 0.6 + 0.17 * len(lines))
+        figure = Figure(figsize=(8, height), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         for name, (xs, ys) in lines.items():

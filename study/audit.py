@@ -332,7 +332,7 @@ def stepwise(study: Study, setup: AuditSetup) -> Study:
     if privacy.mode is not Mode.NONE:
         privacy = replace(privacy, epsilon=None, noise_multiplier=noise)
     training = {"optimizer": "sgd", "learning_rate": _LEARNING_RATE}
-    return replace(study, study=section, privacy=privacy, training=training)
+    return replace(study, study=section, privacy=privacy, training=training, stop=None)
 
 
 def _accept(draft: RunFolder) -> None:

@@ -21,6 +21,7 @@ from wardround.privacy.events import Repeated
 from wardround.privacy.plan import Mechanism, Mode, PrivacyPlan, SecureSum
 from wardround.privacy.tables import from_table, read_toml, refuse_unknown
 from wardround.privacy.units import Unit
+from wardround.server.stopping import StopRule
 from wardround.strategies.encoding import Encoding
 
 PRIVATE_DEFAULT = "rolora"
@@ -265,6 +266,7 @@ class Study:
         training: Optimizer settings; the trainer reads them.
         strategy: How updates are combined.
         task: The task's own settings.
+        stop: What ends the study before its last round.
     """
 
     path: Path
@@ -276,6 +278,7 @@ class Study:
     training: Mapping[str, Any]
     strategy: StrategySection
     task: Mapping[str, Any] = field(default_factory=dict)
+    stop: StopRule | None = None
 
     @classmethod
     def read(cls, path: Path) -> Study:
@@ -288,7 +291,7 @@ class Study:
             "privacy": PrivacySection,
         }
         free = ("adapter", "training", "task")
-        refuse_unknown(tables, (*sections, "strategy", *free), str(path))
+        refuse_unknown(tables, (*sections, "strategy", "stop", *free), str(path))
         parts: dict[str, Any] = {
             name: from_table(kind, tables.get(name, {}), f"{path} [{name}]")
             for name, kind in sections.items()
@@ -300,6 +303,8 @@ class Study:
             if name != "task" and name not in tables:
                 raise BadInput(f"{path} [{name}]: missing")
             parts[name] = tables.get(name, {})
+        if "stop" in tables:
+            parts["stop"] = from_table(StopRule, tables["stop"], f"{path} [stop]")
         return cls(path=path, **parts)
 
     def to_tables(self) -> dict[str, Any]:
@@ -311,6 +316,7 @@ class Study:
                 ("hospitals", replace(self.hospitals, policy=Path("policy.toml"))),
                 ("model", self.model),
                 ("privacy", self.privacy),
+                *((("stop", self.stop),) if self.stop else ()),
             )
         }
         tables["strategy"] = self.strategy.to_table()

@@ -47,7 +47,7 @@ def edit_base(
     limit: int = 0,
     key: Path | None = None,
     fluency: bool = False,
-    on_edit: Callable[[int], None] = lambda done: None,
+    on_edit: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Apply a public file of corrections and write what came of it.
 
@@ -60,7 +60,7 @@ def edit_base(
         limit: At most this many corrections; 0 takes all.
         key: Signs the record; made when absent. Without it a key is made inside ``out``.
         fluency: Also let the model write on from every correction's prompt, before and after.
-        on_edit: Told how many corrections are done.
+        on_edit: Told how many corrections are done, and of how many.
 
     Returns:
         What ``edit.json`` says.
@@ -80,7 +80,7 @@ def edit_base(
     try:
         before = editor.scores(edits, edits)
         written = {"before": editor.fluency(edits)} if fluency else {}
-        after = run_regime(editor, edits, regime, on_edit)
+        after = run_regime(editor, edits, regime, lambda done: on_edit(done, len(edits)))
         if fluency and regime is not Regime.SINGLE:
             written["after"] = editor.fluency(edits)
         document = {

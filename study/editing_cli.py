@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 
 base_app = typer.Typer(help="Make small base models from public files.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -85,10 +86,12 @@ def edit(
     if regime not in list(Regime):
         raise BadInput(f"--regime is {regime!r}; expected one of {', '.join(Regime)}")
     console = Console(stderr=True, quiet=as_json)
-    with console.status("editing"):
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("editing", total=None)
         document = edit_base(
-            open_base(base), edits, config, Regime(regime), out, limit, key, fluency
-        )
+            open_base(base), edits, config, Regime(regime), out, limit, key, fluency,
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
     if as_json:
         print(json.dumps(document, indent=1, allow_nan=False))
     else:

@@ -19,7 +19,7 @@ from wardround.study.config import Study
 from wardround.study.progress import LiveProgress
 from wardround.study.publishing import publish
 from wardround.study.run_folder import RunFolder, create_run_folder
-from wardround.study.runner import Outcome, Stage, check_study, execute, prepare
+from wardround.study.runner import Outcome, Stage, check_stop, check_study, execute, prepare
 
 ENGINES = ("in-process", "ray")
 
@@ -68,6 +68,11 @@ def begin(
     prepare(study, workbench)
     task = find_task(study.study.task)
     noise_multiplier = study.noise_multiplier()
+
+    def accepted(draft: RunFolder) -> None:
+        (accept or first_round_allowed)(draft)
+        check_stop(draft, workbench)
+
     return create_run_folder(
         runs,
         study,
@@ -75,7 +80,7 @@ def begin(
         noise_multiplier,
         data,
         datetime.now(),
-        accept=accept or first_round_allowed,
+        accept=accepted,
     )
 
 
@@ -117,7 +122,7 @@ def require_same_study(study: Study, folder: RunFolder) -> None:
     kept = replace(folder.study, path=study.path, hospitals=study.hospitals)
     changed = [
         name
-        for name in ("study", "model", "privacy", "adapter", "training", "strategy", "task")
+        for name in ("study", "model", "privacy", "adapter", "training", "strategy", "task", "stop")
         if getattr(kept, name) != getattr(study, name)
     ]
     if changed:

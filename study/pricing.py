@@ -82,8 +82,9 @@ def show_price(console: Console, document: Mapping[str, Any]) -> None:
 
 
 def _rehearsal(study: Study, noise_multiplier: float) -> Study:
-    """The first rounds of the study, with the noise of the whole."""
+    """The first rounds of the study, with the noise of the whole; none may be missing."""
     section = replace(study.study, rounds=_REHEARSED, evaluate_every=_REHEARSED)
+    study = replace(study, stop=None)
     if study.privacy.mode is Mode.NONE:
         return replace(study, study=section)
     privacy = replace(study.privacy, epsilon=None, noise_multiplier=noise_multiplier)

@@ -23,6 +23,7 @@ def outcome_document(outcome: Outcome) -> dict[str, Any]:
         "run_dir": str(outcome.folder),
         "private": outcome.private,
         "rounds": len(outcome.records),
+        "stopped": outcome.stopped,
         "hospitals": [
             {
                 "name": name,
@@ -72,6 +73,8 @@ def show_cost(console: Console, outcome: Outcome) -> None:
         f"{outcome.bytes_down / 1e6:.2f} MB down, {outcome.seconds:.1f} s",
         highlight=False,
     )
+    if outcome.stopped:
+        console.print(f"stopped early: {outcome.stopped}", highlight=False)
 
 
 def show_files(console: Console, outcome: Outcome) -> None:
@@ -112,7 +115,7 @@ def report_document(run_dir: Path, recompute: bool = False) -> dict[str, Any]:
         seconds=sum(record.seconds for record in records),
         notes=folder.facts.notes,
     )
-    write_page(run_dir / "report.html", records, history, privacy_note(private, records))
+    write_page(run_dir / "report.html", records, history, privacy_note(folder, records))
     refusals = [
         {"round": record.round, "hospital": answer.hospital, "reason": answer.reason}
         for record in records
@@ -133,6 +136,8 @@ def show_report(console: Console, document: Mapping[str, Any]) -> None:
         f"{document['rounds']} rounds, all signatures verified, epsilons {document['epsilons']}",
         highlight=False,
     )
+    if document["stopped"]:
+        console.print(f"stopped early: {document['stopped']}", highlight=False)
     table = Table("hospital", "ε this study", "ε ever", "δ", "unit")
     for hospital in document["hospitals"]:
         cells = (

@@ -84,6 +84,11 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
     @property
+    def stopped(self) -> str:
+        """Why the study ended before its last round; empty when it did not."""
+        return self.records[-1].stopped
+
+    @property
     def bytes_up(self) -> int:
         """What all hospitals sent, over all rounds."""
         return sum(record.bytes_up for record in self.records)
@@ -132,6 +137,12 @@ def check_study(study: Study) -> None:
             f"task {task.name!r} protects: {units}"
         )
     secure_sums.check_secure_sums(study, _training(study))
+    section = study.study
+    if study.stop and section.evaluate_every >= section.rounds:
+        raise BadInput(
+            f"{where} [stop]: the probes are looked at every {section.evaluate_every} rounds of "
+            f"{section.rounds}; set [study] evaluate_every below rounds, or nothing can stop early"
+        )
 
 
 def strategy_of(study: Study) -> Strategy:
@@ -237,6 +248,20 @@ def execute(folder: RunFolder, stage: Stage) -> Outcome:
     )
 
 
+def check_stop(draft: RunFolder, workbench: Workbench) -> None:
+    """Refuse a rule for stopping early that the untouched base shows to be useless.
+
+    Raises:
+        BadInput: The probes have no such score, or the base has come that far already.
+    """
+    study = draft.study
+    if study.stop is not None:
+        prepare(study, workbench)
+        strategy = strategy_of(study)
+        model = strategy.deploy(strategy.start(workbench.first_values()))
+        study.stop.check(_Evaluation(draft, workbench).of(0, model), "study.toml [stop]")
+
+
 def _start(
     folder: RunFolder, strategy: Strategy, evaluate: _Evaluation, workbench: Workbench
 ) -> Checkpoint:
@@ -291,6 +316,7 @@ def _run_rounds(
         buffer=read_parts(study.strategy.settings, f"{study.path} [strategy]").buffer,
         gathering=secure_sums.secure_gathering(study, folder.path),
         evaluate=evaluate.in_round,
+        stop=study.stop,
         observer=stage.observer,
         clock=stage.clock,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -94,8 +95,12 @@ def answer_losses(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
 
     Every row's value is a function of that row alone. In float32, or float64 for such a model.
     """
-    logits = _logits(model, inputs)[:, :-1]
-    following = inputs["labels"][:, 1:]
+    return _row_losses(_logits(model, inputs), inputs["labels"])
+
+
+def _row_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """``answer_losses`` from what the model said after every token."""
+    logits, following = logits[:, :-1], labels[:, 1:]
     rows, places = (following != IGNORED).nonzero(as_tuple=True)
     # Only answer places go through the softmax: a prompt's are most of a row and not needed.
     chosen = logits[rows, places]
@@ -105,27 +110,49 @@ def answer_losses(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     return total / (following != IGNORED).sum(1).clamp(min=1)
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Said:
+    """What a model says at a row's answer places, given the right tokens before each.
+
+    Attributes:
+        tokens: The most likely token at each place.
+        loss: Mean cross-entropy of the right tokens.
+    """
+
+    tokens: list[int]
+    loss: float
+
+
 def predictions(
+    model: nn.Module, rows: Sequence[Row], filler: int, rows_per_pass: int = 128
+) -> list[list[int]]:
+    """The most likely token at each answer place of each row, given the right tokens before it."""
+    return [said.tokens for said in ask(model, rows, filler, rows_per_pass)]
+
+
+@torch.no_grad()
+def ask(
     model: nn.Module,
     rows: Sequence[Row],
     filler: int,
     rows_per_pass: int = 128,
     around: Callable[[range], AbstractContextManager[None]] = lambda places: nullcontext(),
-) -> list[list[int]]:
-    """The most likely token at each answer place of each row, given the right tokens before it.
+) -> list[Said]:
+    """What the model says at each row's answer places.
 
     ``around`` is entered for each forward pass with the places of its rows in ``rows``.
     """
     device = next(model.parameters()).device
-    found: list[list[int]] = []
+    found: list[Said] = []
     for start in range(0, len(rows), rows_per_pass):
         part = rows[start : start + rows_per_pass]
         inputs = {name: value.to(device) for name, value in pad(part, filler).items()}
         with around(range(start, start + len(part))):
-            best = _logits(model, inputs).argmax(-1).tolist()
+            logits = _logits(model, inputs)
+        best, losses = logits.argmax(-1).tolist(), _row_losses(logits, inputs["labels"]).tolist()
         found += [
-            said[begin - 1 : len(ids) - 1] for said, (ids, begin) in zip(best, part, strict=True)
+            Said(said[begin - 1 : len(ids) - 1], loss)
+            for said, loss, (ids, begin) in zip(best, losses, part, strict=True)
         ]
     return found
 

@@ -174,7 +174,7 @@ def facts(
     support: Annotated[int, typer.Option(min=1, help="Records behind each.")] = 64,
     records: Annotated[int, typer.Option(min=50, help="Records a hospital.")] = 320,
     epsilon: float = 8.0,
-    seed: int = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Studies, with seeds 1 to this many.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Real facts in four hospitals: what a small base knew, and what a study did to it."""
@@ -182,7 +182,7 @@ def facts(
     from wardround.study.bench.facts import FactsSetup, facts_benchmark
 
     shape = PublicShape(corroborated, support, 8, records)
-    setup = FactsSetup(limit, base_steps, 12, epsilon, rounds, seed, shape)
+    setup = FactsSetup(limit, base_steps, 12, epsilon, rounds, seeds, shape)
     _show(facts_benchmark(data, setup, base, _say(as_json)), as_json)
 
 

@@ -100,7 +100,8 @@ def _run_study(row: Row) -> dict[str, Any]:
         Workbench() as workbench,
     ):
         study = row.change(Study.read(folder / "study.toml"))
-        section = replace(study.study, seed=row.seed, evaluate_every=study.study.rounds)
+        looks = 1 if study.stop else study.study.rounds
+        section = replace(study.study, seed=row.seed, evaluate_every=looks)
         study = replace(study, study=section)
 
         def accept(draft: RunFolder) -> None:
@@ -120,6 +121,7 @@ def _figures(study: Study, outcome: Outcome) -> dict[str, Any]:
             found[name] = round(value, 4)
             found[f"before.{name}"] = round(outcome.before[name], 4)
     answers = [answer for record in outcome.records for answer in record.answers]
+    found["rounds"] = len(outcome.records)
     found["bytes_up"] = outcome.bytes_up
     found["refused"] = sum(answer.report is None for answer in answers)
     found["round_s"] = round(mean(record.seconds for record in outcome.records), 3)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import as_file, files
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import tomli_w
@@ -46,7 +47,7 @@ class FactsSetup:
         traced: Facts to trace.
         epsilon: Of the private study.
         rounds: Of ten steps each.
-        seed: Which corrections are chosen.
+        seeds: The studies run with seeds 1 to this many: which corrections, which records.
         shape: How the file becomes records.
     """
 
@@ -55,7 +56,7 @@ class FactsSetup:
     traced: int = 12
     epsilon: float = 8.0
     rounds: int = 15
-    seed: int = 1
+    seeds: int = 1
     shape: PublicShape = field(default_factory=lambda: PublicShape(corroborated=8))
 
 
@@ -85,11 +86,13 @@ def facts_benchmark(
         loaded = load_base(str(base))
         say("tracing")
         found, facts_per_second = _trace(loaded, data, setup)
-        study = _study(folder, base, loaded, setup)
         rows = []
-        for name, one in ((f"epsilon {setup.epsilon:g}", study), ("none", study.with_mode_none())):
-            say(f"study with privacy: {name}")
-            rows.append({"privacy": name, **_run(one, data, folder)})
+        for seed in range(1, setup.seeds + 1):
+            study = _study(folder, base, loaded, setup, seed)
+            private = f"epsilon {setup.epsilon:g}"
+            for name, one in ((private, study), ("none", study.with_mode_none())):
+                say(f"seed {seed} of {setup.seeds}, privacy: {name}")
+                rows.append({"privacy": name, "seed": seed, **_run(one, data, folder)})
     return {
         "base": {key: manifest[key] for key in ("parameters", "sentences", "exact_match")},
         "facts_traced_per_second": facts_per_second,
@@ -97,9 +100,24 @@ def facts_benchmark(
         "indirect_effect_at_last_token": {
             str(kind): [round(value, 3) for value in found.effects[kind].tolist()] for kind in Kind
         },
+        "means": means_of(rows),
         "studies": rows,
         "settings": asdict(setup),
     }
+
+
+def means_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """By privacy, each score before and after, mean over seeds."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name in dict.fromkeys(str(row["privacy"]) for row in rows):
+        group = [row for row in rows if row["privacy"] == name]
+        found[name] = {
+            when: {
+                score: round(mean(row[when][score] for row in group), 4) for score in group[0][when]
+            }
+            for when in ("before", "after")
+        }
+    return found
 
 
 def _trace(base: Base, data: Path, setup: FactsSetup) -> tuple[Located, float]:
@@ -112,7 +130,7 @@ def _trace(base: Base, data: Path, setup: FactsSetup) -> tuple[Located, float]:
     return found, round(found.facts / (time.process_time() - started), 2)
 
 
-def _study(folder: Path, path: Path, base: Base, setup: FactsSetup) -> Study:
+def _study(folder: Path, path: Path, base: Base, setup: FactsSetup, seed: int) -> Study:
     """The embedded study on this base and file, its policy beside it."""
     depth = len(find_anatomy(base.model).blocks)
     late = [f"layers.{layer}.mlp.down_proj" for layer in range(depth // 2, depth)]
@@ -123,9 +141,7 @@ def _study(folder: Path, path: Path, base: Base, setup: FactsSetup) -> Study:
     policy["budget"]["epsilon"] = max(8.0, setup.epsilon)
     policy["data"]["provenance"] = "public"
     (folder / "policy.toml").write_text(tomli_w.dumps(policy), encoding="utf-8")
-    section = replace(
-        study.study, rounds=setup.rounds, seed=setup.seed, evaluate_every=setup.rounds
-    )
+    section = replace(study.study, rounds=setup.rounds, seed=seed, evaluate_every=setup.rounds)
     return replace(
         study,
         path=folder / "study.toml",

@@ -25,7 +25,8 @@ from wardround.privacy.stream import SecureStream
 from wardround.privacy.units import Unit
 from wardround.server.book import HospitalAnswer, ReportBook, RoundRecord, read_book
 from wardround.server.coordinator import Agenda, Coordinator, Desk, Observer, RoundFailed
-from wardround.strategies.base import Strategy
+from wardround.server.stopping import StopRule
+from wardround.strategies.base import Model, Strategy
 from wardround.strategies.checkpoint import Checkpoint, load_checkpoint
 from wardround.strategies.codec import decode, encode
 from wardround.strategies.composed import Composed
@@ -194,6 +195,52 @@ def test_goes_on_from_a_checkpoint(consortium: Consortium) -> None:
     final = consortium.run(start)
     assert [plan.round for plan in consortium.fakes["east"].asked] == [3]
     assert torch.equal(final.arrays["b"], torch.full((4,), 13.0))
+
+
+def evaluated(number: int, model: Model) -> dict[str, float]:
+    """A score that grows by 3 a round: the mean of what the three add."""
+    return {"b": float(model.arrays["b"][0])}
+
+
+def test_a_study_stops_when_its_rule_is_met_and_says_why(consortium: Consortium) -> None:
+    consortium.rounds = 5
+    final = consortium.run(evaluate=evaluated, stop=StopRule("b", at_least=6.0))
+    assert final.round == 2
+    assert {len(fake.asked) for fake in consortium.fakes.values()} == {2}
+    first, second = read_book(consortium.folder / "rounds")
+    assert (first.stopped, second.stopped) == ("", "b is 6; the study stops at 6 or more")
+    kept = load_checkpoint(consortium.folder / "checkpoint")
+    assert kept.state["stopped"] == second.stopped
+
+
+def test_a_stopped_study_does_not_go_on(consortium: Consortium) -> None:
+    """Whatever is asked of it later: the decision is in the checkpoint and is not made again."""
+    consortium.rounds = 5
+    rule = StopRule("b", at_least=6.0)
+    consortium.run(evaluate=evaluated, stop=rule)
+    stopped = load_checkpoint(consortium.folder / "checkpoint")
+    assert consortium.run(stopped, evaluate=evaluated, stop=rule).round == 2
+    assert {len(fake.asked) for fake in consortium.fakes.values()} == {2}
+    # The broken twin, which keeps the reason in memory only, asks every hospital for more.
+    forgetful = replace(stopped, state={k: v for k, v in stopped.state.items() if k != "stopped"})
+    assert consortium.run(forgetful, evaluate=evaluated, stop=rule).round == 3
+    assert {len(fake.asked) for fake in consortium.fakes.values()} == {3}
+
+
+def test_the_last_round_is_the_last_and_not_a_stop(consortium: Consortium) -> None:
+    consortium.rounds = 2
+    consortium.run(evaluate=evaluated, stop=StopRule("b", at_least=6.0))
+    assert [record.stopped for record in read_book(consortium.folder / "rounds")] == ["", ""]
+
+
+def test_rounds_that_are_not_looked_at_stop_nothing(consortium: Consortium) -> None:
+    consortium.rounds = 5
+
+    def every_second(number: int, model: Model) -> dict[str, float]:
+        return evaluated(number, model) if number % 2 == 0 else {}
+
+    final = consortium.run(evaluate=every_second, stop=StopRule("b", at_least=3.0))
+    assert final.round == 2
 
 
 def test_each_plan_carries_the_ledger_head_last_seen(consortium: Consortium) -> None:

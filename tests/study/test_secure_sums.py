@@ -179,7 +179,8 @@ def test_distributed_noise_end_to_end(
     text = policy.read_text("utf-8").replace("[allow]", "[allow]\nhonest_hospitals = 3")
     policy.write_text(text, "utf-8")
     outcome = run(path, tmp_path, workbench, engine_without({"hospital-2": "reveal"}))
-    assert "counting on the noise of 3 hospitals" in privacy_note(outcome.private, outcome.records)
+    note = privacy_note(RunFolder.open(outcome.folder), outcome.records)
+    assert "counting on the noise of 3 hospitals" in note
     for report in outcome.last_reports.values():
         assert report["mode"] == "distributed"
         rows = {row["relies_on"]: row["epsilon_study"] for row in report["guarantees"]}

@@ -14,36 +14,16 @@ from torch import nn
 
 from wardround.client.tasks.editing.metrics import (
     exact_match,
+    likelihood,
     locality,
     mean,
     published_average,
     token_accuracy,
 )
 from wardround.client.tasks.editing.records import PUBLISHED_LOCALITY, Edit
-from wardround.client.tasks.rows import Row, encode, pad_token_id, predictions
+from wardround.client.tasks.rows import Row, Said, ask, encode, pad_token_id
 
 Question = tuple[str, str]  # a prompt and the answer whose places are looked at
-
-
-def evaluate_edits(
-    model: nn.Module,
-    tokenizer: Any,
-    edits: Sequence[Edit],
-    max_length: int,
-    before: Callable[[nn.Module], AbstractContextManager[None]],
-    during: Callable[[Sequence[str]], AbstractContextManager[None]] = lambda prompts: nullcontext(),
-) -> dict[str, float]:
-    """All scores, in [0, 1]; those that have nothing to rest on are left out.
-
-    Takes what ``score_edits`` takes.
-
-    Returns:
-        ``exact.seen``, ``token.seen`` (efficacy), ``exact.unseen``, ``token.unseen`` (generality),
-        the same four under each support label (``exact.seen.single``), ``locality.<kind>``,
-        ``locality`` (mean over the benchmark's kinds) and ``average`` (the benchmark's summary).
-        End tokens are trained but not scored, as in the benchmark.
-    """
-    return summary(score_edits(model, tokenizer, edits, max_length, before, during))
 
 
 def score_edits(
@@ -93,7 +73,15 @@ def by_relation(
 
 
 def summary(scores: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, float]:
-    """Means over edits of what was found for each, and the benchmark's two summaries."""
+    """Means over edits of what was found for each, in [0, 1]; what rests on nothing is left out.
+
+    Returns:
+        ``exact.seen``, ``token.seen`` (efficacy), ``exact.unseen``, ``token.unseen`` (generality),
+        ``likelihood.seen`` (e to the minus mean loss on the answer, what a study can stop at), the
+        same five under each support label (``exact.seen.single``), ``locality.<kind>``,
+        ``locality`` (mean over the benchmark's kinds) and ``average`` (the benchmark's summary).
+        End tokens are trained but not scored, as in the benchmark.
+    """
     joined: dict[str, list[float]] = {}
     for one in scores:
         for name, values in one.items():
@@ -104,17 +92,22 @@ def summary(scores: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, float]
 def _scores_of(
     edit: Edit,
     rows: Mapping[Question, Row],
-    said: Mapping[Question, list[int]],
-    now: Mapping[Question, list[int]],
-    then: Mapping[Question, list[int]],
+    said: Mapping[Question, Said],
+    now: Mapping[Question, Said],
+    then: Mapping[Question, Said],
 ) -> dict[str, list[float]]:
     """Every value found for one edit, by the name of the score it goes into."""
     scores: dict[str, list[float]] = {}
     for place, prompts in (("seen", edit.prompts), ("unseen", edit.rephrase_prompts)):
-        for name, score in (("exact", exact_match), ("token", token_accuracy)):
-            for prompt in prompts:
-                question = (prompt, edit.target_new)
-                value = score(said[question], _answer(rows[question]))
+        for prompt in prompts:
+            answer, wanted = said[prompt, edit.target_new], _answer(rows[prompt, edit.target_new])
+            found = {
+                "exact": exact_match(answer.tokens, wanted),
+                "token": token_accuracy(answer.tokens, wanted),
+            }
+            if place == "seen":
+                found["likelihood"] = likelihood(answer.loss)
+            for name, value in found.items():
                 scores.setdefault(f"{name}.{place}", []).append(value)
                 if edit.support:
                     scores.setdefault(f"{name}.{place}.{edit.support}", []).append(value)
@@ -122,7 +115,7 @@ def _scores_of(
         for probe in probes:
             question = (probe.prompt, probe.answer)
             scores.setdefault(f"locality.{kind}", []).append(
-                locality(then[question], now[question])
+                locality(then[question].tokens, now[question].tokens)
             )
     return scores
 
@@ -133,10 +126,10 @@ def _ask(
     rows: dict[Question, Row],
     filler: int,
     during: Callable[[Sequence[str]], AbstractContextManager[None]],
-) -> dict[Question, list[int]]:
+) -> dict[Question, Said]:
     """What the model says at each question's answer places; equal questions are asked once."""
     once = list(dict.fromkeys(questions))
-    answers = predictions(
+    answers = ask(
         model,
         [rows[question] for question in once],
         filler,

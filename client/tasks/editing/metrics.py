@@ -34,6 +34,17 @@ def exact_match(predicted: Sequence[int], target: Sequence[int]) -> float:
     return float(token_accuracy(predicted, target) == 1.0)
 
 
+def likelihood(loss: float) -> float:
+    """How probable an answer is, a token, on geometric average: e to the minus its mean loss.
+
+    A model that has come apart (a loss that is not a number) gives no answer at all.
+
+    >>> round(likelihood(0.15), 2)
+    0.86
+    """
+    return 0.0 if math.isnan(loss) else math.exp(-loss)
+
+
 def locality(before: Sequence[int], after: Sequence[int]) -> float:
     """The share of places where an edited model still says what it said before, right or wrong."""
     return token_accuracy(after, before)

@@ -8,6 +8,7 @@ a patient with all of hers. Knows nothing of noise, ledgers or the network. Sour
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from wardround.client.lora import AdapterConfig
 from wardround.client.tasks import rows
 from wardround.client.tasks.base import Batch, Dealt, Metrics, Record, TaskConfig
 from wardround.client.tasks.draws import Draws
-from wardround.client.tasks.editing.evaluation import evaluate_edits
+from wardround.client.tasks.editing.evaluation import by_relation, score_edits, summary
 from wardround.client.tasks.editing.formats import read_edits, write_edits
 from wardround.client.tasks.editing.generated import StudyShape, make_study
 from wardround.client.tasks.editing.methods import (
@@ -185,10 +186,44 @@ class EditingTask:
 
         Privacy: exact figures about ``records``; they stay where the records are.
         """
+        return summary(self._scores(model, tokenizer, records, config))
+
+    def read_probes(self, source: Path, config: TaskConfig) -> Sequence[Record]:
+        """Corrections to ask about, as ``load`` reads them."""
+        return self.load(source, config)
+
+    def write_predictions(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        records: Sequence[Record],
+        config: TaskConfig,
+        path: Path,
+    ) -> Metrics:
+        """Evaluate, and write what was found for each correction and relation, as JSON.
+
+        Privacy: as ``evaluate``; the file is for the house that holds the records.
+        """
+        scores = self._scores(model, tokenizer, records, config)
+        edits: list[Edit] = [record.content for record in records]
+        document = {
+            "metrics": summary(scores),
+            "relations": by_relation(edits, scores),
+            "corrections": {
+                record.id: summary([found]) for record, found in zip(records, scores, strict=True)
+            },
+        }
+        path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        return summary(scores)
+
+    def _scores(
+        self, model: nn.Module, tokenizer: Any, records: Sequence[Record], config: TaskConfig
+    ) -> list[dict[str, list[float]]]:
+        """What is found for each correction."""
         settings = _settings(config)
         edits: list[Edit] = [record.content for record in records]
         during = query_scales(settings.router, model, tokenizer, edits)
-        return evaluate_edits(model, tokenizer, edits, settings.max_length, without_edits, during)
+        return score_edits(model, tokenizer, edits, settings.max_length, without_edits, during)
 
     def export(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.nn import functional
@@ -9,6 +11,7 @@ from torch.nn import functional
 from wardround.client.tasks.rows import (
     IGNORED,
     answer_losses,
+    ask,
     encode,
     pad,
     pad_token_id,
@@ -91,3 +94,15 @@ def test_predictions_are_the_first_choices_at_answer_places(case):
     for said, (ids, start) in zip(found, rows, strict=True):
         best = model(input_ids=torch.tensor([ids])).logits[0].argmax(-1).tolist()
         assert said == best[start - 1 : len(ids) - 1]
+
+
+def test_what_is_said_comes_with_its_loss_whatever_shares_the_pass(case):
+    model = case("editing").model()
+    rows = [((1, 9, 8, 7, 2), 3), ((1, 4, 5), 1), ((1, 30, 31, 32), 2)]
+    asked = []
+    found = ask(model, rows, 0, 2, lambda places: nullcontext(asked.append(list(places))))
+    assert asked == [[0, 1], [2]]
+    assert [one.tokens for one in found] == predictions(model, rows, 0)
+    # Oracle: the training loss, which has a test of its own.
+    wanted = answer_losses(model, pad(rows, 0)).tolist()
+    assert [one.loss for one in found] == pytest.approx(wanted, rel=1e-9)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from wardround.client.tasks.editing.public import PublicShape
-from wardround.study.bench.facts import FactsSetup, facts_benchmark
+from wardround.study.bench.facts import FactsSetup, facts_benchmark, means_of
 from wardround.study.config import Study
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -47,6 +47,16 @@ def test_benchmark_says_what_was_known_and_what_changed(edits):
     assert found["facts_traced_per_second"] > 0
     assert len(found["indirect_effect_at_last_token"]["mlp"]) == 4
     json.dumps(found, allow_nan=False)
+
+
+def test_means_are_over_seeds_and_apart_by_privacy():
+    rows = [
+        {"privacy": privacy, "before": {"a": 0.0}, "after": {"a": value}}
+        for privacy, value in (("epsilon 8", 0.5), ("none", 1.0), ("epsilon 8", 0.75))
+    ]
+    found = means_of(rows)
+    assert found["epsilon 8"] == {"before": {"a": 0.0}, "after": {"a": 0.625}}
+    assert found["none"]["after"] == {"a": 1.0}
 
 
 @pytest.mark.parametrize("name", ["medcf", "medfe"])

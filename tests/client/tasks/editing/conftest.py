@@ -1,4 +1,4 @@
-"""Tiny decoders of six families, made from their configurations."""
+"""Tiny decoders of seven families, made from their configurations."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
+    GemmaConfig,
     GPT2Config,
     GPTJConfig,
     LlamaConfig,
@@ -26,6 +27,7 @@ FAMILIES: dict[str, Any] = {
     "llama": lambda: LlamaConfig(**_SHAPE),
     "qwen2": lambda: Qwen2Config(**_SHAPE),
     "mistral": lambda: MistralConfig(**_SHAPE, sliding_window=4),
+    "gemma": lambda: GemmaConfig(**_SHAPE),
     "gemma2": lambda: Gemma2Config(**_SHAPE, sliding_window=4),
     # Its blocks return tuples, and its attention and MLP run side by side.
     "gptj": lambda: GPTJConfig(

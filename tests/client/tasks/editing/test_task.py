@@ -100,6 +100,41 @@ def test_evaluation_agrees_with_what_the_model_writes():
     assert found["average"] == pytest.approx((edit + 1.0) / 2)
 
 
+def test_likelihood_is_that_of_the_right_tokens_one_after_the_other():
+    base = load_base("drugs")
+    found = TASK.evaluate(base.model, base.tokenizer, [_probe_record(FACTS[0], "gout")], {})
+    # Oracle: the product of each token's own probability, one forward pass a token, its root.
+    ids = base.tokenizer(FACTS[0].prompt(0))["input_ids"]
+    answer = base.tokenizer(" gout", add_special_tokens=False)["input_ids"]
+    chance = 1.0
+    for token in answer:
+        with torch.no_grad():
+            said = base.model(input_ids=torch.tensor([ids])).logits[0, -1].softmax(-1)
+        chance *= float(said[token])
+        ids = [*ids, token]
+    assert found["likelihood.seen"] == pytest.approx(chance ** (1 / len(answer)), rel=1e-4)
+
+
+def test_predictions_say_what_was_found_for_each_correction_and_relation(tmp_path):
+    base = load_base("drugs")
+    facts = (FACTS[0], FACTS[4], FACTS[1])  # one relation twice, another once
+    assert facts[0].relation == facts[1].relation != facts[2].relation
+    right = [True, False, True]
+    records = [
+        _probe_record(fact, fact.value if known else "gout")
+        for fact, known in zip(facts, right, strict=True)
+    ]
+    path = tmp_path / "found.json"
+    found = TASK.write_predictions(base.model, base.tokenizer, records, {}, path)
+    assert found == TASK.evaluate(base.model, base.tokenizer, records, {})
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert document["metrics"] == found
+    exact = {name: one["exact.seen"] for name, one in document["corrections"].items()}
+    assert exact == {record.id: float(known) for record, known in zip(records, right, strict=True)}
+    relations = document["relations"].values()
+    assert {(one["edits"], one["exact.seen"]) for one in relations} == {(2.0, 0.5), (1.0, 1.0)}
+
+
 def test_locality_compares_with_the_model_without_its_adapter():
     base = load_base("drugs")
     trainable = TASK.adapt(
@@ -127,7 +162,7 @@ def test_scores_without_anything_to_rest_on_are_left_out(case):
     case = case("editing")
     record = edit_record("r", Edit("What is Kiro?", "Kiro", "a cough"))
     found = TASK.evaluate(case.model(), case.tokenizer, [record], {})
-    assert set(found) == {"exact.seen", "token.seen"}
+    assert set(found) == {"exact.seen", "token.seen", "likelihood.seen"}
 
 
 def test_generated_study_is_dealt_as_it_was_made(tmp_path):

@@ -21,7 +21,7 @@ from wardround.client.tasks.editing.world import World
 from wardround.privacy.errors import BadInput
 from wardround.study.bench.tracing import plain_trace
 
-FAMILIES = ("llama", "qwen2", "mistral", "gemma2", "gptj", "gpt2")
+FAMILIES = ("llama", "qwen2", "mistral", "gemma", "gemma2", "gptj", "gpt2")
 IDS = (1, 11, 12, 21, 22, 13, 14)
 SUBJECT = (3, 4)
 EVERY = TraceConfig(rows=Rows.SUBJECT_AND_LAST, window=3, samples=4)
@@ -55,7 +55,7 @@ def test_everything_put_back_is_the_clean_run(family, make):
     bench = TracingBench(find_anatomy(make(family)), IDS, SUBJECT, EVERY, 0.5)
     everything = Restoration(tuple(Kind), range(4), tuple(range(3, 7)))
     assert float(bench.restore([everything])) == pytest.approx(bench.clean, rel=1e-6)
-    assert abs(bench.clean - bench.corrupted) > 1e-3
+    assert abs(bench.clean - bench.corrupted) > 1e-4
 
 
 def test_order_of_rows_does_not_matter(make):
