@@ -22,11 +22,12 @@ Targets = Annotated[str, typer.Option(help="Comma-separated linear modules to ch
 def train(
     corpus: Annotated[Path, typer.Option(help="Corrections (.json, .jsonl), or text by line.")],
     out: Annotated[Path, typer.Option(help="Folder to write; must not exist.")],
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of 64 sentences.")] = 700,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 700,
     vocabulary: Annotated[int, typer.Option(min=300, help="Token pieces.")] = 2000,
     hidden: Annotated[int, typer.Option(min=16, help="Width; a multiple of heads.")] = 128,
     layers: Annotated[int, typer.Option(min=1, help="Decoder blocks.")] = 4,
     heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 4,
+    batch: Annotated[int, typer.Option(min=1, help="Sentences a step.")] = 64,
     learning_rate: Annotated[float, typer.Option(help="AdamW's, at its peak.")] = 2e-3,
     limit: Annotated[int, typer.Option(min=0, help="Corrections or lines; 0 takes all.")] = 0,
     seed: int = 0,
@@ -43,7 +44,7 @@ def train(
     recipe = Recipe(
         name=out.name, vocabulary=vocabulary,
         shape=Shape(hidden, layers, heads, mlp=hidden * 43 // 16), steps=steps,
-        warm_up_steps=min(40, steps), batch=64,
+        warm_up_steps=min(40, steps), batch=batch,
         learning_rate=learning_rate, seed=seed,
     )  # fmt: skip
     console = Console(stderr=True, quiet=as_json)

@@ -32,4 +32,4 @@ run() { # name, options of base train, options of trace
 }
 
 run medcf "" "--rows subject+last --limit 20"
-run medfe "--limit 20 --steps 60" "--rows last --limit 10"
+run medfe "--limit 40 --steps 400 --batch 16" "--rows last --limit 10"
