@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from wardround.client.devices import find_device
 from wardround.privacy.errors import BadInput
 from wardround.study.bench.contenders import CONTENDERS, Step
 from wardround.study.bench.cost import measure_cost
@@ -54,7 +55,7 @@ def step_benchmark(
     Args:
         models: Names of ``SHAPES``; the first one's ratios are repeated at the top.
         repeats: Timed turns after two that are not timed.
-        device: Where the models are put.
+        device: Where the models are put: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
         contenders: Names of ``CONTENDERS``.
         threads: PyTorch's threads while this runs.
         say: Told which model is being timed.
@@ -63,13 +64,15 @@ def step_benchmark(
         A JSON document: ``settings``, ``models`` by name and ``ratios``.
 
     Raises:
-        BadInput: A model or a contender is unknown, or there are fewer than two repeats.
+        BadInput: A model or a contender is unknown, the device is not there, or there are fewer
+            than two repeats.
     """
     unknown = [who for who in contenders if who not in CONTENDERS]
     if unknown:
         raise BadInput(f"contenders: {unknown[0]!r} is unknown; expected {', '.join(CONTENDERS)}")
     if repeats < 2:
         raise BadInput(f"repeats is {repeats}; it must be 2 or more")
+    device = find_device(device)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

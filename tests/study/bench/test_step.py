@@ -28,8 +28,9 @@ def test_products_are_counted_once() -> None:
         batch @ b
         torch.bmm(batch, batch.transpose(1, 2))
         a @ torch.ones(5)
+        torch.ones(3).addmv_(a, torch.ones(5))
 
-    assert measure_cost(step).flops == 2 * (3 * 105 + 4 * 105 + 4 * 45 + 15)
+    assert measure_cost(step).flops == 2 * (3 * 105 + 4 * 105 + 4 * 45 + 2 * 15)
 
 
 def test_bytes_written_and_alive() -> None:
@@ -107,3 +108,9 @@ def test_command_line(
 def test_wrong_questions(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         step_benchmark(**arguments)
+
+
+def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BadInput, match=r"device is 'cuda'; .* finds no CUDA device here"):
+        step_benchmark(device="cuda")
