@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, replace
 from enum import StrEnum
 
 import torch
@@ -125,12 +125,13 @@ class ClippedSum:
         if not units:
             return
         laid = {name: self._lay(name, rows) for name, rows in per_unit.items()}
-        norms = _norms_of_runs([part.matrix for part in laid.values()])
+        norms = _norms_of_runs([part.numbers for part in laid.values()])
         sound = torch.isfinite(norms)
         kept = None if bool(sound.all()) else sound
         factors = _factors(norms[sound], self._clip_norm, self._rule)
+        self._sum = self._sum or _zeros_for(laid)
         for name, part in laid.items():
-            self._sum[name] = _with_weighted_rows(self._sum.get(name), part, factors, kept)
+            _add_weighted_rows(self._sum[name].numbers, part.numbers, factors, kept)
         self._within += float((norms <= self._clip_norm).sum()) - len(units) / 2
         self.dropped += int((~sound).sum())
         self._seen.update(units)
@@ -165,7 +166,7 @@ def clip_update(update: Mapping[str, Tensor], clip_norm: float) -> Clipped:
 
 def unit_norms(per_unit: Mapping[str, Tensor]) -> Tensor:
     """Joint L2 norm of each unit's contribution, shape ``(units,)``, float64."""
-    return _norms([_lay_flat(rows).matrix for rows in per_unit.values()])
+    return _norms([_lay_flat(rows).numbers for rows in per_unit.values()])
 
 
 def clip_factors(per_unit: Mapping[str, Tensor], clip_norm: float) -> Tensor:
@@ -192,23 +193,24 @@ def _factors(norms: Tensor, clip_norm: float, rule: ClipRule) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Flat:
-    """One factor's contributions, or their sum as the only row, as a matrix.
+    """One factor's contributions, or their sum, as plain rows of numbers.
 
     Attributes:
-        matrix: Shape ``(rows, numbers)``, in the order the numbers have in memory: engines leave
-            some factors transposed, and flattened in their own order those need no copy.
-        shape: Of one row's array, in that order.
+        numbers: Shape ``(units, numbers)``, or ``(numbers,)`` of a sum, in the order the numbers
+            have in memory: engines leave some factors transposed, and flattened in their own order
+            those need no copy.
+        shape: Of one array, in that order.
         axes: The array's axes in that order, from 1.
     """
 
-    matrix: Tensor
+    numbers: Tensor
     shape: tuple[int, ...]
     axes: tuple[int, ...]
 
     def restored(self) -> Tensor:
-        """The only row as an array of the factor's own shape."""
+        """The sum as an array of the factor's own shape."""
         order = [self.axes.index(axis) for axis in range(1, len(self.axes) + 1)]
-        return self.matrix.view(self.shape).permute(order)
+        return self.numbers.view(self.shape).permute(order)
 
 
 def _lay_flat(rows: Tensor, axes: tuple[int, ...] | None = None) -> _Flat:
@@ -262,34 +264,42 @@ def _norms_of_short_runs(matrix: Tensor) -> Tensor:
 
 def _norms_of_blocks(matrix: Tensor) -> Tensor:
     """Float64 norms of as many numbers at a time as may be brought to float64."""
-    norms = [torch.linalg.vector_norm(block.double(), dim=1) for block in _blocks(matrix)]
+    norms = [
+        torch.linalg.vector_norm(block.double(), dim=1) for block in _blocks(matrix, len(matrix))
+    ]
     return torch.stack(norms, dim=1)
 
 
-def _with_weighted_rows(
-    total: _Flat | None, part: _Flat, factors: Tensor, kept: Tensor | None
-) -> _Flat:
-    """The total, changed in place, with every row of ``part`` added, each times its factor.
+def _zeros_for(laid: Mapping[str, _Flat]) -> dict[str, _Flat]:
+    """A sum of nothing for each factor, side by side in one piece of memory a device."""
+    found: dict[str, _Flat] = {}
+    for device in dict.fromkeys(part.numbers.device for part in laid.values()):
+        here = {name: part for name, part in laid.items() if part.numbers.device == device}
+        sizes = [part.numbers.shape[1] for part in here.values()]
+        zeros = torch.zeros(sum(sizes), dtype=torch.float64, device=device)
+        for (name, part), numbers in zip(here.items(), torch.split(zeros, sizes), strict=True):
+            found[name] = replace(part, numbers=numbers)
+    return found
+
+
+def _add_weighted_rows(total: Tensor, matrix: Tensor, factors: Tensor, kept: Tensor | None) -> None:
+    """Add to ``total``, in float64, every row of ``matrix``, each times its factor.
 
     Args:
-        total: One row, float64; None for all zeros.
-        part: What to add, laid out as the total is.
+        total: Shape ``(numbers,)``, float64; changed in place.
+        matrix: Shape ``(rows, numbers)``.
         factors: One a row that counts.
         kept: Which rows count; None for all.
     """
-    matrix = part.matrix
-    if total is None:
-        zeros = torch.zeros(1, matrix.shape[1], dtype=torch.float64, device=matrix.device)
-        total = _Flat(zeros, part.shape, part.axes)
     weights = factors.to(matrix.device)
-    rows = slice(None) if kept is None else kept.to(matrix.device)
-    for sums, block in zip(_blocks(total.matrix, len(matrix)), _blocks(matrix), strict=True):
-        sums[0].addmv_(block[rows].double().t(), weights)
-    return total
+    rows = None if kept is None else kept.to(matrix.device)
+    units = len(matrix)
+    for sums, block in zip(_blocks(total, units), _blocks(matrix, units), strict=True):
+        sums.addmv_((block if rows is None else block[rows]).double().t(), weights)
 
 
-def _blocks(matrix: Tensor, rows: int | None = None) -> Sequence[Tensor]:
-    """Columns of a matrix, as many at a time as may be brought to float64 of one with ``rows``."""
-    most = _BLOCK if matrix.device.type == "cpu" else _GPU_BLOCK
-    width = max(1, most // max(1, len(matrix) if rows is None else rows))
-    return (matrix,) if matrix.shape[1] <= width else torch.split(matrix, width, dim=1)
+def _blocks(numbers: Tensor, rows: int) -> Sequence[Tensor]:
+    """Columns, as many at a time as ``rows`` rows of them may be brought to float64."""
+    most = _BLOCK if numbers.device.type == "cpu" else _GPU_BLOCK
+    width = max(1, most // max(1, rows))
+    return (numbers,) if numbers.shape[-1] <= width else torch.split(numbers, width, dim=-1)

@@ -164,7 +164,7 @@ def test_factors_are_cut_to_what_a_cache_holds(monkeypatch):
     monkeypatch.setattr(clipping, "_BLOCK", 64)
     columns = torch.linspace(-1, 1, 4 * 59).view(4, -1)
     parts = dict(zip("abc", torch.split(columns, (2, 50, 7), dim=1), strict=True))
-    assert [block.shape[1] for block in clipping._blocks(parts["b"])] == [16, 16, 16, 2]
+    assert [block.shape[1] for block in clipping._blocks(parts["b"], 4)] == [16, 16, 16, 2]
     assert torch.allclose(unit_norms(parts), columns.double().norm(dim=1), rtol=1e-14, atol=0)
     whole = ClippedSum({"a": columns.shape[1:]}, 1.0, Unit.RECORD)
     whole.add({"a": columns}, range(4))
