@@ -212,13 +212,13 @@ def test_a_custodian_measures_once_and_before_its_records_are_read(
     monkeypatch.setattr(workbench_module, "free_bytes", lambda device: 600_000_000)
     monkeypatch.setattr(custodian_module, "train_round", train)
     opened = setting.open()
-    real_load = opened._load
+    real_units = opened._records.units
 
-    def load(plan: Any) -> Any:
+    def units(plan: Any) -> Any:
         order.append("read")
-        return real_load(plan)
+        return real_units(plan)
 
-    monkeypatch.setattr(opened, "_load", load)
+    monkeypatch.setattr(opened._records, "units", units)
     auto = {"learning_rate": 0.02, "micro_batch": "auto"}
     for number in (1, 2):
         header, _ = setting.ask(opened, round=number, training=auto)
