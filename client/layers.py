@@ -19,10 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wardround.privacy.errors import BadMessage
-from wardround.strategies.factors import BACKGROUND_A, BACKGROUND_B, CORE
+from wardround.strategies.factors import BACKGROUND_A, BACKGROUND_B, CORE, A, B
+
+Pair = tuple[Any, tuple[Tensor, Tensor]]  # a LoRA layer and both factors to put into it
 
 ADAPTER = "default"  # PEFT's name of the adapter that trains
 _BEHIND = "background"
+_INSTEAD = "instead"
 
 
 class Fixed(nn.Module):
@@ -50,19 +53,30 @@ def background(model: nn.Module, arrays: Mapping[str, Tensor]) -> Iterator[None]
     Raises:
         BadMessage: A name, shape or value does not fit the model; nothing is changed then.
     """
-    pairs = _pairs(model, arrays)
-    for layer, (a, b) in pairs:
-        layer.lora_A[_BEHIND], layer.lora_B[_BEHIND] = Fixed(a), Fixed(b)
-        layer.lora_dropout[_BEHIND] = nn.Identity()
-        layer.scaling[_BEHIND] = layer.scaling[ADAPTER]
-        layer._active_adapter = [ADAPTER, _BEHIND]
-    try:
+    pairs = _pairs(model, arrays, BACKGROUND_A, BACKGROUND_B)
+    with _beside(pairs, _BEHIND, [ADAPTER, _BEHIND]):
         yield
-    finally:
-        for layer, _ in pairs:
-            for part in (layer.lora_A, layer.lora_B, layer.lora_dropout, layer.scaling):
-                del part[_BEHIND]
-            layer._active_adapter = [ADAPTER]
+
+
+@contextmanager
+def standing_in(model: nn.Module, arrays: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside, every LoRA layer adds these factors in place of its own and of any background.
+
+    What trains is not touched, so a forward pass inside may come between one that autograd follows
+    and its backward pass.
+
+    Args:
+        model: An adapted model.
+        arrays: Both factors of all of its layers, by wire name.
+
+    Raises:
+        BadMessage: A name, shape or value does not fit the model; nothing is changed then.
+    """
+    pairs = _pairs(model, arrays, A, B)
+    if len(pairs) != sum(_is_lora(module) for module in model.modules()):
+        raise BadMessage("the factors that are to stand in leave a layer without any")
+    with _beside(pairs, _INSTEAD, [_INSTEAD]):
+        yield
 
 
 def insert_cores(model: nn.Module) -> None:
@@ -81,19 +95,37 @@ def wire_name(parameter: str) -> str:
     return name.replace(f".{ADAPTER}.outer.", ".").replace(f".{ADAPTER}.", ".")
 
 
+@contextmanager
+def _beside(pairs: list[Pair], name: str, active: list[str]) -> Iterator[None]:
+    """Inside, these layers hold frozen factors under this name, and add up the ones named."""
+    before = [layer._active_adapter for layer, _ in pairs]
+    for layer, (a, b) in pairs:
+        layer.lora_A[name], layer.lora_B[name] = Fixed(a), Fixed(b)
+        layer.lora_dropout[name] = nn.Identity()
+        layer.scaling[name] = layer.scaling[ADAPTER]
+        layer._active_adapter = active
+    try:
+        yield
+    finally:
+        for (layer, _), kept in zip(pairs, before, strict=True):
+            for part in (layer.lora_A, layer.lora_B, layer.lora_dropout, layer.scaling):
+                del part[name]
+            layer._active_adapter = kept
+
+
 def _pairs(
-    model: nn.Module, arrays: Mapping[str, Tensor]
-) -> list[tuple[Any, tuple[Tensor, Tensor]]]:
-    """Each layer with its two factors, checked."""
+    model: nn.Module, arrays: Mapping[str, Tensor], ending_a: str, ending_b: str
+) -> list[Pair]:
+    """Each layer with its two factors, checked; their names end like this."""
     modules: dict[str, Any] = {n: m for n, m in model.named_modules() if _is_lora(m)}
     pairs = []
     for name, right in arrays.items():
-        path = name.removesuffix(BACKGROUND_A)
-        other = path + BACKGROUND_B
-        if name.endswith(BACKGROUND_B) and name.removesuffix(BACKGROUND_B) + BACKGROUND_A in arrays:
+        path = name.removesuffix(ending_a)
+        other = path + ending_b
+        if name.endswith(ending_b) and name.removesuffix(ending_b) + ending_a in arrays:
             continue
         if path == name or path not in modules or other not in arrays:
-            raise BadMessage(f"array {name!r} is no background of a layer that is adapted")
+            raise BadMessage(f"array {name!r} is no factor of a layer that is adapted")
         left, layer = arrays[other], modules[path]
         wanted = ((right.shape[0], layer.in_features), (layer.out_features, right.shape[0]))
         if (tuple(right.shape), tuple(left.shape)) != wanted:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from wardround.client.pinned import WEIGHTS
 from wardround.client.trainable import Trainable
 
 NAME = "statistics"
@@ -54,11 +55,11 @@ def attach_statistics(model: nn.Module, size: int) -> Trainable:
     return Trainable(statistics, {NAME: numbers}, detach=lambda: model)
 
 
-def save_statistics(arrays: Mapping[str, Tensor], folder: Path, note: str) -> None:
-    """Write released statistics as safetensors, and beside them what a reader must know first."""
+def save_numbers(arrays: Mapping[str, Tensor], folder: Path, title: str, note: str) -> None:
+    """Write numbers that are no adapter as safetensors; beside them what a reader must know."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     values = {name: value.detach().cpu().contiguous() for name, value in arrays.items()}
-    save_file(values, folder / "adapter_model.safetensors")
-    (folder / "README.md").write_text(f"# Released statistics\n\n{note}\n", encoding="utf-8")
+    save_file(values, folder / WEIGHTS)
+    (folder / "README.md").write_text(f"# {title}\n\n{note}\n", encoding="utf-8")

@@ -206,6 +206,26 @@ def evaluate(
         show_evaluation(Console(), document)
 
 
+@app.command(
+    epilog="Example: [bold]wardround precompute study.toml --data a.jsonl --out b.jsonl[/bold]"
+)
+def precompute(
+    study: Annotated[Path, typer.Argument(help="The study file.")],
+    data: Annotated[Path, typer.Option(help="Records, in a format the task reads.")],
+    out: Annotated[Path, typer.Option(help="A new file of the same records.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write beside records what a study's frozen model says of them; nothing leaves the house."""
+    from wardround.study.config import Study
+    from wardround.study.precompute import precompute as write
+
+    records = write(Study.read(study), data, out)
+    if as_json:
+        _print_json({"records": records, "out": str(out)})
+    else:
+        Console().print(f"{records} records: {out}", highlight=False, soft_wrap=True)
+
+
 @app.command(epilog="Example: [bold]wardround decide RUN --rule schulze --pairs pairs.jsonl[/bold]")
 def decide(
     run_dir: Annotated[Path, typer.Argument(help="Folder of a run of the task ballots.")],

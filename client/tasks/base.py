@@ -182,3 +182,16 @@ class Predicts(Protocol):
 
         Privacy: exact and about single records; for the house that holds them.
         """
+
+
+@runtime_checkable
+class Precomputes(Protocol):
+    """A task that can write beside its records what a frozen model says of them, once for all."""
+
+    def precompute(
+        self, model: nn.Module, tokenizer: Any, source: Path, config: TaskConfig, path: Path
+    ) -> int:
+        """Read records, write a file that ``Task.load`` reads, and say of how many.
+
+        Privacy: exact and about single records; for the house that holds them.
+        """

@@ -77,6 +77,14 @@ BUILT_IN: dict[str, tuple[str, TaskListing]] = {
             ("record", "patient"),
         ),
     ),
+    "reward": (
+        "wardround.client.tasks.reward.task:RewardTask",
+        TaskListing(
+            "reward",
+            "Learn a reward model from the replies clinicians prefer",
+            ("record", "clinician", "patient"),
+        ),
+    ),
 }
 _registered: dict[str, Task] = {}
 

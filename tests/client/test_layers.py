@@ -153,8 +153,8 @@ def test_a_core_of_ones_is_the_plain_adapter(workbench: Workbench) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda a: a.pop(next(iter(a))), "is no background"),
-        (lambda a: a.update({"x.background_A.weight": torch.ones(1, 1)}), "is no background"),
+        (lambda a: a.pop(next(iter(a))), "is no factor"),
+        (lambda a: a.update({"x.background_A.weight": torch.ones(1, 1)}), "is no factor"),
         (lambda a: a.update(dict.fromkeys(a, torch.ones(3, 3))), "shapes"),
         (lambda a: a[next(iter(a))].fill_(float("nan")), "not finite"),
     ],

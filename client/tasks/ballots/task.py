@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from wardround.client.statistics import Statistics, attach_statistics, save_statistics
+from wardround.client.statistics import Statistics, attach_statistics, save_numbers
 from wardround.client.tasks.ballots.agenda import (
     Agenda,
     ballot_margins,
@@ -164,7 +164,7 @@ class BallotsTask:
         note: str,
     ) -> None:
         """Write the mean duels of all hospitals; ``wardround decide`` makes a choice of them."""
-        save_statistics(arrays, folder, note)
+        save_numbers(arrays, folder, "Released statistics", note)
 
 
 def read_settings(config: TaskConfig) -> BallotConfig:

@@ -1,8 +1,7 @@
 """What tuning changed: which reply of a pair it favours, and what it now answers by itself.
 
 Both the chosen and the rejected reply's gains are reported, because a model may learn a pair while
-both become less likely (Tajwar et al. 2024, section 5.2.2). What the reference says is what the
-model says with its adapter off.
+both become less likely (Tajwar et al. 2024, section 5.2.2).
 """
 
 from __future__ import annotations
@@ -14,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from wardround.client.lora import without_adapter
-from wardround.client.tasks.preference.likelihood import log_likelihoods
+from wardround.client.tasks.preference.likelihood import likelihoods_of
 from wardround.client.tasks.preference.records import Judged
+from wardround.client.tasks.preference.reference import ReferenceSettings, as_reference
 from wardround.client.tasks.preference.rewards import RewardSettings, score_replies
 from wardround.client.tasks.preference.sampling import sample_replies
-from wardround.client.tasks.rows import encode, pad, pad_token_id
+
+BASE = ReferenceSettings()
 
 
 def evaluate_replies(
@@ -29,6 +30,7 @@ def evaluate_replies(
     max_length: int,
     max_tokens: int,
     seed: int = 0,
+    reference: ReferenceSettings = BASE,
 ) -> dict[str, float]:
     """Scores on prompts that may be looked at.
 
@@ -40,6 +42,7 @@ def evaluate_replies(
         max_length: Tokens of prompt and reply together.
         max_tokens: A sampled reply's longest length.
         seed: Public; the same seed samples with the same randomness before and after.
+        reference: What the tuned model is compared with.
 
     Returns:
         ``accuracy`` (pairs whose margin is above 0), ``margin``, ``chosen_gain`` and
@@ -49,10 +52,10 @@ def evaluate_replies(
     metrics: dict[str, float] = {}
     pairs = [one for one in judged if len(one.replies) > 1 and one.gap > 0]
     if pairs:
-        chosen = _gains(
-            model, tokenizer, [(p.prompt, p.replies[p.best]) for p in pairs], max_length
-        )
-        bad = _gains(model, tokenizer, [(p.prompt, p.replies[p.worst]) for p in pairs], max_length)
+        good = [(pair.prompt, pair.replies[pair.best]) for pair in pairs]
+        poor = [(pair.prompt, pair.replies[pair.worst]) for pair in pairs]
+        chosen = _gains(model, tokenizer, good, max_length, reference)
+        bad = _gains(model, tokenizer, poor, max_length, reference)
         margin = chosen - bad
         right = (margin > 0).double() + 0.5 * (margin == 0).double()
         metrics |= {
@@ -62,7 +65,9 @@ def evaluate_replies(
             "rejected_gain": float(bad.mean()),
         }
     if reward.given:
-        metrics |= _sampled(model, tokenizer, judged, reward, max_length, max_tokens, seed)
+        metrics |= _sampled(
+            model, tokenizer, judged, reward, max_length, max_tokens, seed, reference
+        )
     return metrics
 
 
@@ -74,15 +79,17 @@ def _sampled(
     max_length: int,
     max_tokens: int,
     seed: int,
+    reference: ReferenceSettings,
 ) -> dict[str, float]:
     """The tuned model's replies against the reference's, on the same prompts."""
     prompts = [one.prompt for one in judged]
     ours = sample_replies(
         model, tokenizer, prompts, torch.Generator().manual_seed(seed), max_tokens
     )
-    with without_adapter(model):
+    with as_reference(model, reference):
         generator = torch.Generator().manual_seed(seed)
         theirs = sample_replies(model, tokenizer, prompts, generator, max_tokens)
+    with without_adapter(model):
         ours_worth, theirs_worth = (
             torch.tensor(
                 score_replies(reward, model, tokenizer, prompts, replies, max_length),
@@ -90,7 +97,8 @@ def _sampled(
             )
             for replies in (ours, theirs)
         )
-    gains = _gains(model, tokenizer, list(zip(prompts, ours, strict=True)), max_length)
+    spoken = list(zip(prompts, ours, strict=True))
+    gains = _gains(model, tokenizer, spoken, max_length, reference)
     wins = (ours_worth > theirs_worth).double() + 0.5 * (ours_worth == theirs_worth).double()
     return {
         "reward": float(ours_worth.mean()),
@@ -100,24 +108,14 @@ def _sampled(
     }
 
 
-@torch.no_grad()
 def _gains(
     model: nn.Module,
     tokenizer: Any,
     texts: Sequence[tuple[str, str]],
     max_length: int,
-    rows_per_pass: int = 64,
+    reference: ReferenceSettings,
 ) -> Tensor:
     """How much likelier each reply is than under the reference, in nats, shape ``(texts,)``."""
-    device = next(model.parameters()).device
-    found = []
-    for start in range(0, len(texts), rows_per_pass):
-        part = [
-            encode(tokenizer, *text, max_length) for text in texts[start : start + rows_per_pass]
-        ]
-        inputs = {name: x.to(device) for name, x in pad(part, pad_token_id(tokenizer)).items()}
-        tuned, _ = log_likelihoods(model, inputs)
-        with without_adapter(model):
-            reference, _ = log_likelihoods(model, inputs)
-        found.append((tuned - reference).double().cpu())
-    return torch.cat(found)
+    tuned = likelihoods_of(model, tokenizer, texts, max_length)
+    with as_reference(model, reference):
+        return tuned - likelihoods_of(model, tokenizer, texts, max_length)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,10 @@ _IGNORED = frozenset(
     {"margin", "margin_deviation", "stability", "rule", "agenda", "sites", "score_chosen",
      "score_rejected", "source"}
 )  # fmt: skip
-_KNOWN = sorted({"id", *_OWNERS, *_IGNORED}.union(*LAYOUTS.values()))
+# How likely the reference finds each reply, in nats: of a pair as TRL calls it, or of a list.
+PAIR_REFERENCE, LIST_REFERENCE = ("ref_chosen_logps", "ref_rejected_logps"), "reference_logps"
+_REFERENCES = frozenset({*PAIR_REFERENCE, LIST_REFERENCE})
+_KNOWN = sorted({"id", *_OWNERS, *_IGNORED, *_REFERENCES}.union(*LAYOUTS.values()))
 
 
 def read_judged(path: Path) -> list[Record]:
@@ -73,6 +77,8 @@ def write_judged(records: Sequence[Record], path: Path) -> None:
         item: dict[str, Any] = {"id": record.id}
         item |= {str(unit): owner for unit, owner in record.owners.items() if unit != Unit.RECORD}
         item |= {"prompt": judged.prompt, "replies": judged.replies, "ratings": judged.scores}
+        if judged.reference:
+            item[LIST_REFERENCE] = judged.reference
         lines.append(json.dumps(item, ensure_ascii=False) + "\n")
     path.write_text("".join(lines), encoding="utf-8")
 
@@ -84,7 +90,7 @@ def _record(item: object, default_id: str) -> Record:
     for name in item:
         if name not in _KNOWN:
             raise ValueError(f"unknown field{nearest(str(name), _KNOWN)}")
-    fields = item.keys() - {"id", *_OWNERS, *_IGNORED}
+    fields = item.keys() - {"id", *_OWNERS, *_IGNORED, *_REFERENCES}
     identifier = item.get("id", default_id)
     if not isinstance(identifier, str) or not identifier:
         raise ValueError("id must be a text")
@@ -96,9 +102,24 @@ def _record(item: object, default_id: str) -> Record:
             owners[unit] = item[name]
     for layout, wanted in LAYOUTS.items():
         if fields == wanted:
-            return Record(identifier, owners, _READERS[layout](item))
+            judged = replace(_READERS[layout](item), reference=_reference(item))
+            return Record(identifier, owners, judged)
     known = "; ".join(f"{', '.join(sorted(wanted))} ({name})" for name, wanted in LAYOUTS.items())
     raise ValueError(f"fields fit no known layout: {known}")
+
+
+def _reference(item: Mapping[str, Any]) -> tuple[float, ...]:
+    """How likely the reference finds each reply, where the line says."""
+    named = [name for name in PAIR_REFERENCE if name in item]
+    if named and (len(named) == 1 or "chosen" not in item):
+        raise ValueError(f"{' and '.join(PAIR_REFERENCE)} go together, with chosen and rejected")
+    found = [item[name] for name in named] or item.get(LIST_REFERENCE, [])
+    if not isinstance(found, list) or not all(
+        isinstance(value, int | float) and not isinstance(value, bool) and value <= 0
+        for value in found
+    ):
+        raise ValueError("likelihoods of the reference must be numbers of 0 or less")
+    return tuple(map(float, found))
 
 
 def _pair(item: Mapping[str, Any]) -> Judged:

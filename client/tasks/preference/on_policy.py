@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any
 
 import torch
@@ -17,13 +18,19 @@ from torch import nn
 
 from wardround.client.lora import without_adapter
 from wardround.client.tasks.base import Record
-from wardround.client.tasks.preference.likelihood import log_likelihoods
+from wardround.client.tasks.preference.likelihood import likelihoods_of
 from wardround.client.tasks.preference.records import Judged
-from wardround.client.tasks.preference.rewards import RewardSettings, score_replies
+from wardround.client.tasks.preference.rewards import Reward, score_replies
 from wardround.client.tasks.preference.sampling import sample_replies
-from wardround.client.tasks.rows import encode, pad, pad_token_id
 
 Notebook = MutableMapping[str, tuple[int, Judged]]
+
+
+class Scorer(StrEnum):
+    """Who says what a written reply is worth."""
+
+    OWN = "own"  # [task.reward], which also evaluates
+    FEDERATED = "federated"  # [task.reward_model], learnt by the hospitals in a study of its own
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,7 @@ class SamplingSettings:
         reuse: Steps a record's written replies are used for before new ones are written.
         max_tokens: A reply's longest length.
         temperature: Of the model's distribution.
+        reward: Who scores what was written.
     """
 
     share: float = 0.0
@@ -44,6 +52,7 @@ class SamplingSettings:
     reuse: int = 1
     max_tokens: int = 64
     temperature: float = 1.0
+    reward: Scorer = Scorer.OWN
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
@@ -60,7 +69,7 @@ def write_replies(
     tokenizer: Any,
     units: Sequence[Sequence[Record]],
     sampling: SamplingSettings,
-    reward: RewardSettings,
+    reward: Reward,
     max_length: int,
     step: int,
     notebook: Notebook,
@@ -97,33 +106,16 @@ def write_replies(
         )
         with without_adapter(model):
             scores = score_replies(reward, model, tokenizer, prompts, replies, max_length)
-        likely = _likelihoods(model, tokenizer, prompts, replies, max_length)
+        texts = list(zip(prompts, replies, strict=True))
+        likely = likelihoods_of(model, tokenizer, texts, max_length).tolist()
         for number, record in enumerate(wanted):
             mine = slice(number * sampling.replies, (number + 1) * sampling.replies)
             judged = replace(
                 record.content,
                 replies=tuple(replies[mine]),
                 scores=tuple(scores[mine]),
+                reference=(),
                 written=tuple(likely[mine]),
             )
             notebook[record.id] = (step, judged)
     return [[replace(record, content=notebook[record.id][1]) for record in unit] for unit in units]
-
-
-@torch.no_grad()
-def _likelihoods(
-    model: nn.Module,
-    tokenizer: Any,
-    prompts: Sequence[str],
-    replies: Sequence[str],
-    max_length: int,
-) -> list[float]:
-    """How likely each reply is to the model as it stands, encoded as it will be learnt from."""
-    encoded = [
-        encode(tokenizer, prompt, reply, max_length)
-        for prompt, reply in zip(prompts, replies, strict=True)
-    ]
-    device = next(model.parameters()).device
-    inputs = {name: x.to(device) for name, x in pad(encoded, pad_token_id(tokenizer)).items()}
-    sums, _ = log_likelihoods(model, inputs)
-    return [float(value) for value in sums]

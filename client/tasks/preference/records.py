@@ -19,22 +19,26 @@ class Judged:
         scores: One finite number a reply, higher is better.
         written: How likely each reply was to the model that wrote it, as a log-likelihood; empty
             for replies that no model wrote here.
+        reference: How likely each reply is to the reference, likewise; empty where it is to be
+            asked.
     """
 
     prompt: str
     replies: tuple[str, ...]
     scores: tuple[float, ...]
     written: tuple[float, ...] = ()
+    reference: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.replies:
             raise ValueError("replies is empty; one or more are needed")
         if len(self.replies) != len(self.scores):
             raise ValueError(f"{len(self.replies)} replies but {len(self.scores)} scores")
-        if self.written and len(self.written) != len(self.replies):
-            raise ValueError(f"{len(self.replies)} replies but {len(self.written)} likelihoods")
-        if not all(map(math.isfinite, (*self.scores, *self.written))):
-            raise ValueError("a score is not a finite number")
+        for found in (self.written, self.reference):
+            if found and len(found) != len(self.replies):
+                raise ValueError(f"{len(self.replies)} replies but {len(found)} likelihoods")
+        if not all(map(math.isfinite, (*self.scores, *self.written, *self.reference))):
+            raise ValueError("a score or likelihood is not a finite number")
 
     @property
     def best(self) -> int:

@@ -9,84 +9,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from wardround.client.lora import AdapterConfig, attach_lora, save_adapter, without_adapter
+from wardround.client.lora import AdapterConfig, attach_lora, save_adapter
 from wardround.client.tasks import rows
 from wardround.client.tasks.base import Batch, Dealt, Metrics, Record, TaskConfig
-from wardround.client.tasks.draws import Draws
-from wardround.client.tasks.preference.advice import AdviceShape, make_study
+from wardround.client.tasks.preference.config import PreferenceConfig, preference_config
+from wardround.client.tasks.preference.dealing import deal_judged
 from wardround.client.tasks.preference.evaluation import evaluate_replies
-from wardround.client.tasks.preference.formats import read_judged, write_judged
-from wardround.client.tasks.preference.likelihood import log_likelihoods
-from wardround.client.tasks.preference.losses import LossSettings
+from wardround.client.tasks.preference.formats import (
+    LIST_REFERENCE,
+    read_judged,
+    write_judged,
+)
+from wardround.client.tasks.preference.likelihood import likelihoods_of, log_likelihoods
 from wardround.client.tasks.preference.methods import (
     NEEDS_BEST,
     NEEDS_REFERENCE,
     NEEDS_TWO,
     SIGNS,
-    MethodSettings,
     Scored,
     find_method,
 )
-from wardround.client.tasks.preference.on_policy import (
-    Notebook,
-    SamplingSettings,
-    write_replies,
-)
+from wardround.client.tasks.preference.on_policy import Notebook, write_replies
 from wardround.client.tasks.preference.records import Judged
-from wardround.client.tasks.preference.rewards import RewardSettings
+from wardround.client.tasks.preference.reference import as_reference, start_from
 from wardround.client.trainable import Trainable
 from wardround.privacy import Unit
 from wardround.privacy.errors import BadInput
-from wardround.privacy.tables import from_table
-
-
-@dataclass(frozen=True)
-class PreferenceConfig:
-    """The ``[task]`` table.
-
-    Attributes:
-        method: A loss on pairs or a method on scored replies, by name.
-        max_length: Tokens of prompt and reply together.
-        least_gap: Prompts whose best and worst reply score closer than this teach nothing.
-        max_probes: Prompts of a file to evaluate on.
-        loss: Settings of the losses on pairs.
-        replies: Settings of the methods on scored replies.
-        sampling: Whether the model writes the replies it learns from.
-        reward: What a written reply is worth; also used to evaluate.
-        generated: How large a generated study is.
-    """
-
-    method: str = "dpo"
-    max_length: int = 256
-    least_gap: float = 0.0
-    max_probes: int = 100
-    loss: LossSettings = field(default_factory=LossSettings)
-    replies: MethodSettings = field(default_factory=MethodSettings)
-    sampling: SamplingSettings = field(default_factory=SamplingSettings)
-    reward: RewardSettings = field(default_factory=RewardSettings)
-    generated: AdviceShape = field(default_factory=AdviceShape)
-
-    def __post_init__(self) -> None:
-        find_method(self.method)
-        if not 8 <= self.max_length <= 32768:
-            raise ValueError(f"max_length is {self.max_length}; it must be between 8 and 32768")
-        if not self.least_gap >= 0:
-            raise ValueError(f"least_gap is {self.least_gap}; it must be 0 or more")
-        if self.max_probes < 1:
-            raise ValueError(f"max_probes is {self.max_probes}; it must be 1 or more")
-        if self.method == "exo" and not self.loss.label_smoothing:
-            raise ValueError("method is 'exo', which needs loss.label_smoothing above 0")
-        if self.sampling.share and not self.reward.given:
-            raise ValueError("sampling.share is above 0; written replies need a [task.reward]")
-        if self.sampling.share and self.sampling.replies < 2 and self.method in NEEDS_TWO:
-            raise ValueError(f"sampling.replies is 1; method {self.method!r} needs 2 or more")
 
 
 @dataclass(frozen=True)
@@ -111,7 +66,7 @@ class PreferenceTask:
 
     def check(self, config: TaskConfig) -> None:
         """Raise ``BadInput`` naming the first field of ``[task]`` that cannot be used."""
-        _settings(config)
+        preference_config(config)
 
     def load(self, source: Path, config: TaskConfig) -> Sequence[Record]:
         """The preferences of a file; ``BadInput`` names line and field.
@@ -119,7 +74,7 @@ class PreferenceTask:
         Raises:
             BadInput: Also when the method needs two replies and a record has one.
         """
-        settings = _settings(config)
+        settings = preference_config(config)
         records = read_judged(source)
         if settings.method in NEEDS_TWO and settings.sampling.share < 1:
             lone = next((r.id for r in records if len(r.content.replies) < 2), None)
@@ -127,6 +82,12 @@ class PreferenceTask:
                 raise BadInput(
                     f"{source}: record {lone!r} has one reply; method {settings.method!r} needs "
                     "two or more, filtered-cloning and reinforce do not"
+                )
+        if settings.reference.recorded and settings.method in NEEDS_REFERENCE:
+            bare = next((r.id for r in records if not r.content.reference), None)
+            if bare is not None:
+                raise BadInput(
+                    f"{source}: record {bare!r} has no {LIST_REFERENCE}; reference.recorded is true"
                 )
         return records
 
@@ -137,20 +98,7 @@ class PreferenceTask:
 
         Privacy: ``source`` must be public.
         """
-        settings = _settings(config)
-        if source is None:
-            shares, probes = make_study(settings.generated, hospitals, seed)
-        else:
-            records = Draws(seed, "preference/deal").shuffled(read_judged(source))
-            held = min(settings.max_probes, max(1, len(records) // 10))
-            probes, kept = records[:held], records[held:]
-            shares = [kept[number::hospitals] for number in range(hospitals)]
-        folder.mkdir(parents=True, exist_ok=True)
-        files = tuple(folder / f"hospital-{number}.jsonl" for number in range(hospitals))
-        for path, share in zip(files, shares, strict=True):
-            write_judged(share, path)
-        write_judged(probes, folder / "probes.jsonl")
-        return Dealt(files, tuple(map(len, shares)), folder / "probes.jsonl")
+        return deal_judged(source, folder, hospitals, seed, preference_config(config))
 
     def adapt(
         self,
@@ -160,8 +108,15 @@ class PreferenceTask:
         config: TaskConfig,
         generator: torch.Generator,
     ) -> Trainable:
-        """LoRA factors on the modules that ``[adapter]`` names; the reference has them off."""
-        return attach_lora(model, AdapterConfig.from_table(adapter), generator)
+        """LoRA factors on the modules that ``[adapter]`` names, fresh or those of the reference."""
+        settings, wanted = preference_config(config), AdapterConfig.from_table(adapter)
+        trainable = attach_lora(model, wanted, generator)
+        try:
+            start_from(trainable, wanted, settings.reference)
+        except BadInput:
+            trainable.detach()
+            raise
+        return trainable
 
     def before_step(
         self,
@@ -174,7 +129,7 @@ class PreferenceTask:
         generator: torch.Generator,
     ) -> Sequence[Sequence[Record]]:
         """The units with replies the model has just written, where the settings ask for them."""
-        settings = _settings(config)
+        settings = preference_config(config)
         if not settings.sampling.share:
             return units
         written: Notebook = notebook
@@ -183,7 +138,7 @@ class PreferenceTask:
             tokenizer,
             units,
             settings.sampling,
-            settings.reward,
+            settings.scorer,
             settings.max_length,
             step,
             written,
@@ -194,7 +149,7 @@ class PreferenceTask:
         self, units: Sequence[Sequence[Record]], tokenizer: Any, config: TaskConfig
     ) -> Batch:
         """One row a reply; of a method on pairs, only the best and the worst of a prompt's."""
-        settings = _settings(config)
+        settings = preference_config(config)
         table = _Table(settings)
         for number, records in enumerate(units):
             for record in records:
@@ -211,8 +166,10 @@ class PreferenceTask:
         likely, tokens = log_likelihoods(model, inputs)
         reference = torch.zeros_like(likely)
         if settings.method in NEEDS_REFERENCE:
-            with torch.no_grad(), without_adapter(model):
-                reference, _ = log_likelihoods(model, inputs)
+            reference = inputs["reference"].to(likely)
+            if not settings.reference.recorded:
+                with as_reference(model, settings.reference):
+                    reference, _ = log_likelihoods(model, inputs)
         written = inputs["written"].to(likely)
         groups = int(inputs["group"].max()) + 1 if len(likely) else 0
         scored = Scored(
@@ -239,7 +196,7 @@ class PreferenceTask:
 
         Privacy: exact figures about ``records``; they stay where the records are.
         """
-        settings = _settings(config)
+        settings = preference_config(config)
         return evaluate_replies(
             model,
             tokenizer,
@@ -247,7 +204,29 @@ class PreferenceTask:
             settings.reward,
             settings.max_length,
             settings.sampling.max_tokens,
+            reference=settings.reference,
         )
+
+    def precompute(
+        self, model: nn.Module, tokenizer: Any, source: Path, config: TaskConfig, path: Path
+    ) -> int:
+        """Write the records with what the reference says of each reply, for ``recorded``.
+
+        Privacy: exact; for the house that holds the records.
+        """
+        settings, records = preference_config(config), read_judged(source)
+        texts = [(r.content.prompt, reply) for r in records for reply in r.content.replies]
+        with as_reference(model, settings.reference):
+            found = iter(likelihoods_of(model, tokenizer, texts, settings.max_length).tolist())
+        known = [tuple(next(found) for _ in record.content.replies) for record in records]
+        write_judged(
+            [
+                replace(record, content=replace(record.content, reference=likely))
+                for record, likely in zip(records, known, strict=True)
+            ],
+            path,
+        )
+        return len(records)
 
     def export(
         self,
@@ -270,7 +249,7 @@ class _Table:
         self._rows: list[rows.Row] = []
         self._units: list[int] = []
         self._columns: dict[str, list[float]] = {
-            name: [] for name in ("score", "role", "group", "kept", "written")
+            name: [] for name in ("score", "role", "group", "kept", "written", "reference")
         }
         self._groups = 0
 
@@ -296,7 +275,8 @@ class _Table:
             columns["role"].append(role)
             columns["group"].append(self._groups)
             columns["kept"].append(enough and judged.gap >= settings.least_gap)
-            columns["written"].append(judged.written[place] if judged.written else math.nan)
+            for name, likely in (("written", judged.written), ("reference", judged.reference)):
+                columns[name].append(likely[place] if likely else math.nan)
             self._units.append(unit)
         self._groups += 1
 
@@ -304,12 +284,7 @@ class _Table:
         """The rows as tensors."""
         inputs = rows.pad(self._rows, rows.pad_token_id(tokenizer))
         for name, column in self._columns.items():
-            kind = torch.float64 if name in ("score", "written") else torch.long
+            kind = torch.float64 if name in ("score", "written", "reference") else torch.long
             inputs[name] = torch.tensor(column, dtype=kind)
         unit_of_row = torch.tensor(self._units, dtype=torch.long)
         return JudgedBatch(inputs, unit_of_row, units, self._settings)
-
-
-def _settings(config: TaskConfig) -> PreferenceConfig:
-    """The table, checked."""
-    return from_table(PreferenceConfig, config, "[task]")

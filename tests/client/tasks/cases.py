@@ -161,6 +161,21 @@ def preference() -> Any:
     )
 
 
+def reward() -> Any:
+    """The preferences' units, learnt from by a reward on the same model's states."""
+    judged = preference()
+    return contract.TaskCase(
+        task=find_task("reward"),
+        model=judged.model,
+        tokenizer=judged.tokenizer,
+        adapter={},
+        units=judged.units,
+        config=judged.config,
+        bad_file=judged.bad_file,
+        typo=judged.typo,
+    )
+
+
 def ballots() -> Any:
     """Clinicians with one, two and three ballots, among them ties, gaps and opposite orders."""
     agendas = [
@@ -242,6 +257,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "editing": editing,
     "ranking": ranking,
     "preference": preference,
+    "reward": reward,
     "ballots": ballots,
     "cocoop": cocoop,
 }
