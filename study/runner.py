@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from flwr.serverapp import Grid
 
 from wardround.client.change_noise import change_deviation
@@ -37,7 +36,7 @@ from wardround.privacy.tables import from_table
 from wardround.privacy.units import Unit
 from wardround.server.book import RoundRecord, last_reports, read_book
 from wardround.server.coordinator import Agenda, Coordinator, Desk, Observer
-from wardround.strategies.base import Arrays, Model, Strategy
+from wardround.strategies.base import Model, Strategy
 from wardround.strategies.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -45,13 +44,13 @@ from wardround.strategies.checkpoint import (
     saved_rounds,
     write_atomically,
 )
-from wardround.strategies.factors import B
 from wardround.strategies.parts import Surrounding, read_parts
 from wardround.strategies.registry import (
     find_listing,
     list_strategies,
     make_strategy,
 )
+from wardround.strategies.starting import require_same_start
 from wardround.study import secure_sums
 from wardround.study.config import Study
 from wardround.study.engines.in_process import run_in_process
@@ -277,27 +276,11 @@ def _start(
     prepare(folder.study, workbench)
     first = workbench.first_values()
     arrays = strategy.start(first)
-    _require_start(strategy, first, arrays)
+    require_same_start(strategy, first, arrays)
     start = Checkpoint(0, arrays, {"run": folder.facts.run})
     evaluate.of(0, strategy.deploy(arrays))
     save_checkpoint(checkpoints, start)
     return start
-
-
-def _require_start(strategy: Strategy, first: Arrays, state: Arrays) -> None:
-    """Refuse a strategy that would not start where the task does, where that matters.
-
-    Raises:
-        BadInput: The task starts from an adapter that does something, and hospitals would not.
-    """
-    if not any(name.endswith(B) and bool(array.any()) for name, array in first.items()):
-        return
-    sent = strategy.brief(state, 1).arrays
-    if any(name not in sent or not torch.equal(sent[name], first[name]) for name in first):
-        raise BadInput(
-            f"strategy {strategy.name!r} starts from factors of its own; the task starts from an "
-            "adapter that was made before: merge that into the base, or use fedavg"
-        )
 
 
 def _run_rounds(
