@@ -1,5 +1,4 @@
-"""Where a study starts: with fresh factors any strategy will do; with factors that were tuned before
-only one that sends hospitals just those.
+"""Where a study starts: fresh factors suit any strategy, tuned ones only one that sends just those.
 
 A fresh adapter changes nothing, whatever its A, because its B is zero; so strategies may draw
 factors of their own. An adapter to go on from says something. Knows nothing of tasks.
