@@ -35,6 +35,7 @@ bases: $(VENV)/.installed      ## train the embedded base models again from thei
 	$(BIN)/python -m wardround.client.bases.build
 	$(BIN)/python -m wardround.client.bases.build_notes
 	$(BIN)/python -m wardround.client.bases.build_advice
+	$(BIN)/python -m wardround.client.bases.build_orders
 	$(BIN)/python -m wardround.client.bases.build_pictures
 
 clean:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 
 from wardround.client.hospital import Hospital, group_units, share
-from wardround.client.tasks.base import Record
+from wardround.client.tasks.base import Record, grouping_unit
 from wardround.client.tasks.registry import find_task
 from wardround.privacy.errors import BadInput
 from wardround.privacy.plan import RoundPlan
@@ -64,5 +64,4 @@ class RecordRoom:
 
 def grouped_by(plan: RoundPlan) -> Unit:
     """What records are grouped by; those of a whole site as the task prefers."""
-    unit = plan.privacy.unit
-    return find_task(plan.task).units[0] if unit is Unit.SITE else unit
+    return grouping_unit(find_task(plan.task), plan.task_config, plan.privacy.unit)

@@ -100,6 +100,7 @@ _NOT_COVERED = {
     Unit.CLINICIAN: "patients: one clinician's records may hold many of them",
     Unit.AUTHOR: "patients: one author's texts may speak of many of them",
     Unit.SPEAKER: "people who are spoken of and do not speak",
+    Unit.TASK: "a patient whose data stand in several tasks: see the figures for k tasks",
     Unit.SITE: "no separate figure for one patient: each is protected as a part of the site",
 }
 

@@ -19,6 +19,7 @@ class Unit(StrEnum):
     CLINICIAN = "clinician"
     AUTHOR = "author"
     SPEAKER = "speaker"
+    TASK = "task"
     SITE = "site"
 
 

@@ -27,13 +27,13 @@ from wardround.client.lora import AdapterConfig
 from wardround.client.optimizers import Optimizer
 from wardround.client.schedules import Shape
 from wardround.client.streams import Streams
+from wardround.client.tasks.base import grouping_unit
 from wardround.client.tasks.registry import find_task
 from wardround.client.training import TrainingConfig
 from wardround.client.workbench import Workbench
 from wardround.privacy.errors import BadInput
 from wardround.privacy.plan import Mode
 from wardround.privacy.tables import from_table
-from wardround.privacy.units import Unit
 from wardround.server.book import RoundRecord, last_reports, read_book
 from wardround.server.coordinator import Agenda, Coordinator, Desk, Observer
 from wardround.strategies.base import Model, Strategy
@@ -131,12 +131,10 @@ def check_study(study: Study) -> None:
     check_ranks(study)
     task = find_task(study.study.task)
     task.check(study.task)
-    if study.privacy.unit not in (*task.units, Unit.SITE):
-        units = ", ".join(unit.value for unit in task.units)
-        raise BadInput(
-            f"{where} [privacy] unit is {study.privacy.unit.value!r}; "
-            f"task {task.name!r} protects: {units}"
-        )
+    try:
+        grouping_unit(task, study.task, study.privacy.unit)
+    except BadInput as error:
+        raise BadInput(f"{where} {error}") from error
     secure_sums.check_secure_sums(study, _training(study))
     section = study.study
     if study.stop and section.evaluate_every >= section.rounds:

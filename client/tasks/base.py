@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from wardround.client.trainable import Trainable
 from wardround.privacy import Unit
+from wardround.privacy.errors import BadInput
 
 TaskConfig = Mapping[str, Any]
 Metrics = Mapping[str, float]
@@ -195,3 +196,28 @@ class Precomputes(Protocol):
 
         Privacy: exact and about single records; for the house that holds them.
         """
+
+
+@runtime_checkable
+class NarrowsUnits(Protocol):
+    """A task some of whose settings rule out some of its units of privacy."""
+
+    def units_under(self, config: TaskConfig) -> tuple[Unit, ...]:
+        """The units it supports with these settings; the first is the default."""
+
+
+def grouping_unit(task: Task, config: TaskConfig, unit: Unit) -> Unit:
+    """What records are grouped by where ``unit`` is protected; those of a site as the task prefers.
+
+    Raises:
+        BadInput: The task does not protect this unit with these settings; says which it does.
+    """
+    units = task.units_under(config) if isinstance(task, NarrowsUnits) else task.units
+    if unit is Unit.SITE:
+        return units[0]
+    if unit not in units:
+        raise BadInput(
+            f"[privacy] unit is {unit.value!r}; task {task.name!r} with these settings protects: "
+            + ", ".join(known.value for known in units)
+        )
+    return unit

@@ -61,6 +61,14 @@ BUILT_IN: dict[str, tuple[str, TaskListing]] = {
             ("record", "patient"),
         ),
     ),
+    "pacit": (
+        "wardround.client.tasks.pacit.task:PacitTask",
+        TaskListing(
+            "pacit",
+            "Follow instructions after judging their examples (PACIT, ICIT)",
+            ("record", "patient", "task"),
+        ),
+    ),
     "preference": (
         "wardround.client.tasks.preference.task:PreferenceTask",
         TaskListing(

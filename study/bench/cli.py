@@ -270,6 +270,20 @@ def cocoop(
     _show(found, as_json)
 
 
+@bench_app.command(epilog="Example: [bold]wardround bench pacit --out rows.jsonl[/bold]")
+def pacit(
+    seeds: Annotated[str, typer.Option(help="Comma-separated seeds.")] = "0,1,2",
+    out: Annotated[
+        Path | None, typer.Option(help="Rows go here as they finish; those in it are not run.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Instructions with and without verdicts on examples, in four hospitals."""
+    from wardround.study.bench.pacit import pacit_benchmark
+
+    _show(pacit_benchmark(_seeds(seeds), out, say=_say(as_json)), as_json)
+
+
 @bench_app.command(epilog="Example: [bold]wardround bench choice --json[/bold]")
 def choice(
     candidates: Annotated[int, typer.Option(min=2, help="Candidates.")] = 20,

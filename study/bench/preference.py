@@ -8,25 +8,24 @@ et al. (2024), "Preference fine-tuning of LLMs should leverage suboptimal, on-po
 
 from __future__ import annotations
 
-import json
-import statistics
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 from wardround.client.workbench import Workbench
-from wardround.privacy.plan import Mode
-from wardround.study.bench.row_file import append_row, read_rows
+from wardround.study.bench.study_rows import (
+    Row,
+    collect_rows,
+    cost,
+    run_study,
+    summary,
+    with_privacy,
+)
 from wardround.study.config import Study
-from wardround.study.local import begin
-from wardround.study.runner import Stage, execute
 
 EPSILONS: tuple[float | None, ...] = (None, 8.0, 3.0)  # None trains without privacy
-SCORES = ("win_rate", "reward", "accuracy", "kl")
+SHOWN = ("win_rate", "reward", "accuracy", "kl", "reference_reward")
 
 
 @dataclass(frozen=True)
@@ -101,55 +100,22 @@ def preference_benchmark(
         seeds; ``settings``.
     """
     size = size or Size()
-    known = read_rows(out, lambda row: (row["method"], row["epsilon"], row["seed"]))
-    rows: list[dict[str, Any]] = []
     with Workbench() as workbench:
-        for seed, epsilon, arm in _order(seeds, epsilons, arms):
-            row = known.get((arm.name, epsilon, seed))
-            if row is None:
-                row = {"method": arm.name, "epsilon": epsilon, "seed": seed}
-                row |= _run(arm, epsilon, seed, size, workbench)
-                append_row(out, row)
-                say(json.dumps(row))
-            rows.append(row)
-    return {"rows": rows, "summary": summary(rows), "settings": vars(size) | {"seeds": list(seeds)}}
+
+        def run(arm: Arm, epsilon: float | None, seed: int) -> Row:
+            def change(example: Study) -> Study:
+                return with_privacy(_study(example, arm, size), epsilon, seed)
+
+            outcome = run_study("preference", change, workbench)
+            return {name: round(outcome.after[name], 4) for name in SHOWN} | cost(outcome)
+
+        rows = collect_rows(arms, epsilons, seeds, run, out, say)
+    settings = vars(size) | {"seeds": list(seeds)}
+    return {"rows": rows, "summary": summary(rows, SHOWN), "settings": settings}
 
 
-def _order(
-    seeds: Sequence[int], epsilons: Sequence[float | None], arms: Sequence[Arm]
-) -> Iterator[tuple[int, float | None, Arm]]:
-    """Whole seeds one after the other, so that a stop leaves whole tables of fewer seeds."""
-    return ((seed, epsilon, arm) for seed in seeds for epsilon in epsilons for arm in arms)
-
-
-def _run(
-    arm: Arm, epsilon: float | None, seed: int, size: Size, workbench: Workbench
-) -> dict[str, Any]:
-    """One federated study's scores, before and after, and what it took."""
-    started = time.process_time()
-    with (
-        as_file(files("wardround.study") / "embedded" / "preference") as example,
-        tempfile.TemporaryDirectory(prefix="wardround-bench-") as scratch,
-    ):
-        study = _study(Study.read(example / "study.toml"), arm, epsilon, seed, size)
-        folder = begin(study, Path(scratch), None, workbench)
-        outcome = execute(folder, Stage(workbench=workbench))
-    found: dict[str, Any] = {name: round(outcome.after[name], 4) for name in SCORES}
-    found["reference_reward"] = round(outcome.after["reference_reward"], 4)
-    if outcome.private:
-        spent = [report["epsilon_study"] for report in outcome.last_reports.values()]
-        found["epsilon_spent"] = round(max(spent), 4)
-    return {**found, "processor_s": round(time.process_time() - started, 1)}
-
-
-def _study(example: Study, arm: Arm, epsilon: float | None, seed: int, size: Size) -> Study:
-    """The example study with this arm, privacy and size."""
-    privacy = replace(
-        example.privacy,
-        mode=Mode.NONE if epsilon is None else Mode.LOCAL,
-        epsilon=epsilon,
-        steps_per_round=size.steps_per_round,
-    )
+def _study(example: Study, arm: Arm, size: Size) -> Study:
+    """The example study with this arm and size."""
     task: dict[str, Any] = dict(example.task)
     task |= {"method": arm.method, "loss": {**task["loss"], "beta": size.beta}}
     task["sampling"] = {
@@ -165,25 +131,9 @@ def _study(example: Study, arm: Arm, epsilon: float | None, seed: int, size: Siz
     }
     return replace(
         example,
-        study=replace(example.study, seed=seed, rounds=size.rounds, evaluate_every=size.rounds),
+        study=replace(example.study, rounds=size.rounds),
         hospitals=replace(example.hospitals, count=size.hospitals),
-        privacy=privacy,
+        privacy=replace(example.privacy, steps_per_round=size.steps_per_round),
         training={**example.training, "learning_rate": size.learning_rate},
         task=task,
     )
-
-
-def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and standard deviation over seeds of each method at each epsilon."""
-    groups: dict[tuple[str, float | None], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["method"], row["epsilon"]), []).append(row)
-    found = []
-    for (method, epsilon), group in groups.items():
-        line: dict[str, Any] = {"method": method, "epsilon": epsilon, "seeds": len(group)}
-        for name in (*SCORES, "reference_reward"):
-            values = [float(row[name]) for row in group]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            line[name] = {"mean": round(statistics.fmean(values), 4), "sd": round(spread, 4)}
-        found.append(line)
-    return found

@@ -17,7 +17,7 @@ from wardround.client.tasks.preference.likelihood import likelihoods_of
 from wardround.client.tasks.preference.records import Judged
 from wardround.client.tasks.preference.reference import ReferenceSettings, as_reference
 from wardround.client.tasks.preference.rewards import RewardSettings, score_replies
-from wardround.client.tasks.preference.sampling import sample_replies
+from wardround.client.tasks.sampling import sample_replies
 
 BASE = ReferenceSettings()
 

@@ -21,7 +21,7 @@ from wardround.client.tasks.base import Record
 from wardround.client.tasks.preference.likelihood import likelihoods_of
 from wardround.client.tasks.preference.records import Judged
 from wardround.client.tasks.preference.rewards import Reward, score_replies
-from wardround.client.tasks.preference.sampling import sample_replies
+from wardround.client.tasks.sampling import sample_replies
 
 Notebook = MutableMapping[str, tuple[int, Judged]]
 

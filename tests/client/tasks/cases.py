@@ -17,6 +17,7 @@ from wardround.client.tasks.cocoop.dealing import as_png
 from wardround.client.tasks.cocoop.formats import in_memory, picture_record
 from wardround.client.tasks.cocoop.world import draw
 from wardround.client.tasks.editing.records import Edit, Probe, edit_record
+from wardround.client.tasks.pacit.records import Exemplar, Instance, Instructions, Source
 from wardround.client.tasks.preference.records import Judged
 from wardround.client.tasks.ranking.records import Candidate, RankingQuery, ranking_record
 from wardround.client.tasks.registry import find_task
@@ -25,13 +26,13 @@ from wardround.privacy import Unit
 contract = sys.modules["task_contract"]
 
 
-def tiny_llama() -> nn.Module:
+def tiny_llama(places: int = 128) -> nn.Module:
     """Two layers in float64, away from the symmetric start; the embedded base's vocabulary."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
         vocab_size=800, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=128,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=places,
         pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     model = LlamaForCausalLM(config).double().eval()
@@ -129,6 +130,52 @@ def ranking() -> Any:
         },
         bad_file=(listed % (1, '"words"') + listed % (2, "7"), 2),
         typo=("temprature", "temperature"),
+    )
+
+
+def pacit() -> Any:
+    """Units of one, two and three rows of tasks with many exemplars, with one, and with none."""
+
+    def exemplar(given: str, output: str) -> Exemplar:
+        return Exemplar(given, output, Source.SYNTHETIC)
+
+    drug = Instructions(
+        "drug", "Write the drug",
+        (exemplar("Bato 5 mg", "Bato"), exemplar("Give Sofa, twice", "Sofa")),
+        (exemplar("Kirume 5 mg daily", "5 mg"), exemplar("Lu", "no")),
+    )  # fmt: skip
+    urgent = Instructions("urgent", "Is it urgent?", (exemplar("A cough", "no"),))
+    bare = Instructions("bare", "Repeat", ())
+    rows = [
+        (drug, "Tazidu 10 mg"), (urgent, "Falling asleep, and a remarkable thirst"),
+        (bare, "x"), (drug, "Give Naloko to all patients that cough"), (urgent, "Bleeding"),
+        (drug, "Pimo"), (bare, "A word"),
+    ]  # fmt: skip
+    records = [
+        Record(
+            f"r{n}", {Unit.RECORD: f"r{n}", Unit.TASK: task.name}, Instance(task, text, ("Yes",))
+        )
+        for n, (task, text) in enumerate(rows)
+    ]
+    line = (
+        '{"Task": "%s", "Definition": ["x"], "Positive Examples": [], "Negative Examples": [], '
+        '"Instances": [{"input": "y", "output": %s}]}\n'
+    )
+    return contract.TaskCase(
+        task=find_task("pacit"),
+        model=lambda: tiny_llama(places=256),
+        tokenizer=embedded_tokenizer(),
+        adapter={"targets": ["mlp.down_proj", "layers.1.self_attn.q_proj"], "rank": 2},
+        units=[records[:1], records[1:2], records[2:4], records[4:]],
+        config={
+            "max_source": 160,
+            "max_length": 224,
+            "max_tokens": 4,
+            "weights": {"verdict": 2.0, "answer": 3.0},
+            "generated": {"instances": 2, "exemplars": 2, "probes": 1},
+        },
+        bad_file=(line % ("a", '"z"') + line % ("b", "7"), 2),
+        typo=("inferense", "inference"),
     )
 
 
@@ -256,6 +303,7 @@ def cocoop() -> Any:
 CASES: dict[str, Callable[[], Any]] = {
     "editing": editing,
     "ranking": ranking,
+    "pacit": pacit,
     "preference": preference,
     "reward": reward,
     "ballots": ballots,

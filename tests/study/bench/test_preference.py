@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from wardround.privacy.errors import BadInput
-from wardround.study.bench.preference import ARMS, Size, preference_benchmark, summary
+from wardround.study.bench.preference import ARMS, SHOWN, Size, preference_benchmark
+from wardround.study.bench.study_rows import summary
 
 ROOT = Path(__file__).resolve().parents[3]
 SCORES = {"reward": 1.0, "accuracy": 0.5, "kl": 0.0, "reference_reward": 0.3}
@@ -43,7 +44,7 @@ def test_the_summary_is_mean_and_sample_deviation() -> None:
         {"method": "m", "epsilon": None, "seed": seed, "win_rate": value, **SCORES}
         for seed, value in enumerate((0.5, 0.6, 0.7))
     ]
-    (line,) = summary(rows)
+    (line,) = summary(rows, SHOWN)
     assert line["win_rate"] == {"mean": 0.6, "sd": 0.1}
     assert (line["seeds"], line["epsilon"]) == (3, None)
 

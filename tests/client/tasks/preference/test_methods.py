@@ -27,9 +27,9 @@ from wardround.client.tasks.preference.methods import (
 from wardround.client.tasks.preference.on_policy import SamplingSettings, write_replies
 from wardround.client.tasks.preference.records import Judged
 from wardround.client.tasks.preference.rewards import RewardSettings, rule_scores, score_replies
-from wardround.client.tasks.preference.sampling import sample_replies
 from wardround.client.tasks.preference.task import PreferenceTask
 from wardround.client.tasks.rows import encode, pad, pad_token_id
+from wardround.client.tasks.sampling import sample_replies
 from wardround.client.trainable import Trainable
 from wardround.privacy import Unit
 from wardround.privacy.errors import BadInput

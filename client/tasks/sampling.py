@@ -1,6 +1,7 @@
 """Replies from the model as it stands: batched, cached, and with randomness as an argument.
 
-Prompts are padded on the left so that all rows go on at the same place. Knows nothing of scores.
+Prompts are padded on the left so that all rows go on at the same place. Knows nothing of scores,
+nor of what stands for a word: ``continue_rows`` takes whatever places the model's forward knows.
 """
 
 from __future__ import annotations
@@ -42,19 +43,20 @@ def sample_replies(
         raise ValueError(f"max_tokens is {max_tokens}, temperature {temperature}; at least 1 and 0")
     replies: list[str] = []
     for start in range(0, len(prompts), rows_per_pass):
-        rows = [_prompt_ids(tokenizer, prompt) for prompt in prompts[start : start + rows_per_pass]]
-        spoken = _continue(model, tokenizer, rows, generator, max_tokens, temperature)
+        rows = [prompt_ids(tokenizer, prompt) for prompt in prompts[start : start + rows_per_pass]]
+        spoken = continue_rows(model, tokenizer, rows, generator, max_tokens, temperature)
         replies += [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in spoken]
     return replies
 
 
-def _prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
+def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
     """A prompt's tokens without an end token some tokenizers add."""
     ids: list[int] = tokenizer(prompt)["input_ids"]
     return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
 
 
-def _continue(
+@torch.no_grad()
+def continue_rows(
     model: nn.Module,
     tokenizer: Any,
     rows: Sequence[Sequence[int]],
@@ -62,7 +64,10 @@ def _continue(
     max_tokens: int,
     temperature: float,
 ) -> list[list[int]]:
-    """Tokens drawn after each row, up to its end token."""
+    """Tokens drawn after each row of token ids, up to its end token.
+
+    ``generator`` is not used at temperature 0.
+    """
     device = next(model.parameters()).device
     longest = max(len(row) for row in rows)
     filler = pad_token_id(tokenizer)
