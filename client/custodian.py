@@ -19,6 +19,7 @@ from torch import Tensor
 
 from wardround.client.gradients import Workload
 from wardround.client.hospital import Hospital
+from wardround.client.labels import expecting_flips
 from wardround.client.layers import background
 from wardround.client.letterhead import Letterhead
 from wardround.client.memory import OptimizerMemory
@@ -41,6 +42,8 @@ from wardround.client.workbench import Workbench
 from wardround.privacy.accountant import epsilon
 from wardround.privacy.envelope import open_bytes, parse_document
 from wardround.privacy.errors import BadMessage, PolicyRefused, WardroundError
+from wardround.privacy.events import NOTHING, Event
+from wardround.privacy.label_book import LabelBook
 from wardround.privacy.ledger import Charge, Ledger
 from wardround.privacy.noise import Arrays, Noised
 from wardround.privacy.plan import RoundPlan, plan_from_json
@@ -93,6 +96,7 @@ class Custodian:
         self._ledger = Ledger(hospital.ledger, self._key)
         self._memory = OptimizerMemory(hospital.folder / "optimizer")
         self._personal = Personal(hospital.folder / "personal")
+        self._labels = LabelBook(hospital.folder / "labels")
         self._records = RecordRoom(hospital)
         self._letterhead = Letterhead(hospital.name, self._key)
         self._seat = Seat(
@@ -164,7 +168,8 @@ class Custodian:
         """Decide, charge, train, store."""
         started = time.perf_counter()
         spent = self._ledger.spent(self.policy.data.name, plan.privacy.unit)
-        charged = self._ledger.charged(plan.run, plan.round)
+        due = self._due(plan)
+        charged = due == NOTHING or self._ledger.charged(plan.run, plan.round)
         self.policy.decide(plan, spent, charged).enforce()
         training = from_table(TrainingConfig, plan.training, "plan training")
         find_encoding(plan.encoding)  # like the line above, refused before anything is charged
@@ -174,6 +179,7 @@ class Custodian:
         arrays, corrections = split_corrections(sent)
         behind, arrays = backgrounds(arrays), without_background(arrays)
         workload, moving = self._prepare(plan), (*(plan.trains or arrays), *plan.keeps)
+        workload = expecting_flips(workload, plan.privacy)
         if training.micro_batch == "auto":
             fitting = self._around.workbench.units_at_once(grouped_by(plan))
             training = replace(training, micro_batch=fitting)
@@ -182,7 +188,7 @@ class Custodian:
         with background(workload.trainable.model, behind), workload.only(moving) as part:
             check_corrections(corrections, part.trainable.shapes)
             check_secure(plan, training, corrections)
-            round_ = replace(self._charge(plan, part, training), corrections=corrections)
+            round_ = replace(self._charge(plan, due, part, training), corrections=corrections)
             start = pick(arrays, part.trainable.parameters)
             reply, moments = self._make_reply(plan, round_, start)
         log.info("trained round=%d seconds=%.3f", plan.round, time.perf_counter() - started)
@@ -239,15 +245,22 @@ class Custodian:
             own = {name: arrays[name] + change.value[name] for name in plan.keeps}
             self._personal.save(plan.run, plan.round, own)
 
-    def _charge(self, plan: RoundPlan, workload: Workload, training: TrainingConfig) -> Round:
+    def _due(self, plan: RoundPlan) -> Event:
+        """What this round is to be charged: what is paid once a run, in the round of the draw."""
+        drawn = self._labels.drawn_in(plan.run) if plan.privacy.paid_once else None
+        return plan.privacy.event if drawn in (None, plan.round) else NOTHING
+
+    def _charge(
+        self, plan: RoundPlan, due: Event, workload: Workload, training: TrainingConfig
+    ) -> Round:
         """The round, once nothing is left that could refuse it, and charged."""
         check_plan(plan.privacy, training, workload.trainable, in_turn=bool(plan.turns))
         moments = self._recall(plan) if training.keep_state else None
         fit_lattice(plan, sum(p.numel() for p in workload.trainable.parameters.values()))
         units, dataset = self._records.units(plan), self.policy.data.name
-        protected, event = plan.privacy.unit, plan.privacy.event
+        protected = plan.privacy.unit
         reservation = self._ledger.reserve(
-            Charge(plan.study, plan.run, plan.round, plan.sha256, dataset, protected, event)
+            Charge(plan.study, plan.run, plan.round, plan.sha256, dataset, protected, due)
         )
         return Round(
             workload=workload,
@@ -261,6 +274,7 @@ class Custodian:
             number=plan.round,
             rounds=plan.rounds,
             moments=moments,
+            labels=self._labels,
         )
 
     def _recall(self, plan: RoundPlan) -> Moments | None:

@@ -9,7 +9,7 @@ of ledger files, policies, tasks' insides or the network.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import cycle
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from wardround.client.drift import Drift
 from wardround.client.gradients import Workload, clipped_sum, mean_gradient
+from wardround.client.labels import draw_labels, relabelled
 from wardround.client.lora import factor_groups
 from wardround.client.optimizers import Descent, Moments, OptimizerConfig
 from wardround.client.sampling import Sample, Units, draw
@@ -26,8 +27,9 @@ from wardround.client.smoothing import smooth
 from wardround.client.trainable import Trainable
 from wardround.privacy.clipping import Clipped
 from wardround.privacy.errors import PolicyRefused, WardroundError
+from wardround.privacy.label_book import LabelBook
 from wardround.privacy.noise import Noised, from_coordinator
-from wardround.privacy.plan import Mechanism, Mode, PrivacyPlan
+from wardround.privacy.plan import Mechanism, PrivacyPlan
 from wardround.privacy.reservation import Reservation
 from wardround.privacy.session import Session, start_session
 from wardround.privacy.stream import SecureStream
@@ -105,6 +107,7 @@ class Round:
         rounds: Rounds of the study.
         moments: What the optimizer remembers of earlier rounds, or None to start it afresh.
         notebook: Where the task may keep what it wrote for a record, until the round is over.
+        labels: Where labels that went through randomised response are kept over the run.
     """
 
     workload: Workload
@@ -120,6 +123,7 @@ class Round:
     rounds: int = 1
     moments: Moments | None = None
     notebook: dict[str, Any] = field(default_factory=dict)
+    labels: LabelBook | None = None
 
     def drift(self, arrays: Arrays) -> Drift:
         """What is done to gradients of steps that started from these values."""
@@ -173,6 +177,8 @@ def train_round(round_: Round, arrays: Arrays) -> Trained:
     if plan.mechanism is Mechanism.WHOLE_UPDATE:
         clipped, looked = whole_change(round_, arrays, descent)
         change = plan.privatise(clipped, round_.reservation, round_.stream)
+    elif plan.mechanism is Mechanism.LABELS:
+        change, looked = _on_noised_labels(round_, arrays, descent)
     elif plan.mechanism is Mechanism.RECONSTRUCTION:
         clip: Clip = partial(_clipped_batch, round_)
         change, looked = _noised_steps(round_, arrays, descent, session, clip)
@@ -183,7 +189,7 @@ def train_round(round_: Round, arrays: Arrays) -> Trained:
         with workload.engine:
             clip = partial(clipped_sum, workload, session=session, micro_batch=micro_batch)
             change, looked = _noised_steps(round_, arrays, descent, session, clip)
-    if looked or plan.mode is not Mode.NONE:
+    if looked or plan.noise_deviation:
         require_change(change.value)
     return Trained(change, descent.moments())
 
@@ -229,6 +235,35 @@ def whole_change(round_: Round, arrays: Arrays, descent: Descent) -> tuple[Clipp
 
     Privacy: bare until it is noised; the unit is the site.
     """
+    after, looked = _steps_at_home(round_, arrays, descent)
+    return round_.plan.clip_update(_difference(after, arrays)), looked
+
+
+def _on_noised_labels(round_: Round, arrays: Arrays, descent: Descent) -> tuple[Noised, bool]:
+    """Ordinary steps on records whose labels went through randomised response.
+
+    Privacy: the change is computed from noised labels; texts are used as they are.
+    """
+    plan, workload, book = round_.plan, round_.workload, round_.labels
+    if book is None:
+        raise ValueError("the plan randomises labels; the round has no book to keep them in")
+    noised = draw_labels(workload, round_.units, book, plan, round_.reservation, round_.stream)
+    looked: list[bool] = []
+
+    def learn(labels: Arrays) -> Arrays:
+        seen = replace(round_, units=relabelled(workload, round_.units, labels))
+        after, anybody = _steps_at_home(seen, arrays, descent)
+        looked.append(anybody)
+        return {name: moved.float() for name, moved in _difference(after, arrays).items()}
+
+    return noised.then(learn), looked[0]
+
+
+def _steps_at_home(round_: Round, arrays: Arrays, descent: Descent) -> tuple[Arrays, bool]:
+    """Values after ordinary steps, and whether any unit was in any of them.
+
+    Privacy: bare; neither clipped nor noised.
+    """
     plan, trainable = round_.plan, round_.workload.trainable
     drift, after, looked = round_.drift(arrays), arrays, False
     try:
@@ -241,7 +276,7 @@ def whole_change(round_: Round, arrays: Arrays, descent: Descent) -> tuple[Clipp
             round_.on_step(number, plan.steps)
     finally:
         trainable.write(arrays)  # a shared model must not go on holding one hospital's bare values
-    return plan.clip_update(_difference(after, arrays)), looked
+    return after, looked
 
 
 def _difference(after: Arrays, before: Arrays) -> dict[str, Tensor]:

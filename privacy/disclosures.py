@@ -78,10 +78,24 @@ THREATS = (
 )
 
 _COORDINATOR = THREATS[0]
+_ON_LABELS = (
+    Threat(
+        "Anybody who sees updates or model asks which of two replies a record prefers",
+        True,
+        "labels go through randomised response once, before anything is computed from them",
+    ),
+    Threat(
+        "Anybody who sees updates or model learns prompts, replies, or that a record was there",
+        False,
+        "label privacy covers labels alone; texts are used without clipping or noise",
+    ),
+)
 
 
 def threats(report: Mapping[str, Any]) -> list[Threat]:
     """What could go wrong under the terms of a hospital's report, the coordinator's part first."""
+    if report["unit"] == Unit.LABEL:
+        return [*_ON_LABELS, *THREATS[3:]]
     relied = _relied_on(report)
     if relied == 1:
         return list(THREATS)
@@ -101,6 +115,7 @@ _NOT_COVERED = {
     Unit.AUTHOR: "patients: one author's texts may speak of many of them",
     Unit.SPEAKER: "people who are spoken of and do not speak",
     Unit.TASK: "a patient whose data stand in several tasks: see the figures for k tasks",
+    Unit.LABEL: "everything but labels: prompts, replies, and whether a record is there at all",
     Unit.SITE: "no separate figure for one patient: each is protected as a part of the site",
 }
 
@@ -170,6 +185,13 @@ def plain_summary(report: Mapping[str, Any], risk: Mapping[str, Any]) -> str:
         row for row in risk["most_true_positives"] if abs(row["false_positives"] - 0.01) < 1e-9
     )
     rate = at_one["true_positives"]
+    if report["unit"] == Unit.LABEL:
+        return (
+            "Only labels are protected, not the texts they belong to. Somebody sees everything "
+            "this hospital ever sent, wants to tell which of two replies a record prefers, and "
+            "accepts to be wrong about 1 of 100 that prefer the other. At most "
+            f"{100 * rate:.1f} of 100 can be found so. Guessing would find 1 of 100."
+        )
     relied = _relied_on(report)
     seen = "this hospital ever sent"
     if relied > 1:

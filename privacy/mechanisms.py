@@ -2,7 +2,8 @@
 
 What runs is what is accounted, because both are read from the same object; the idea of
 jax_privacy's ``DPExecutionPlan``. A whole round is one plan: per-unit DP-SGD by default, one
-clipped and noised update of a whole site, one noised statistic, or DP-LoRA as published.
+clipped and noised update of a whole site, one noised statistic, DP-LoRA as published, or labels by
+randomised response.
 Sources: Abadi et al. (2016), algorithm 1; McMahan et al. (2018) for whole updates.
 """
 
@@ -18,12 +19,21 @@ from torch import Tensor
 
 from wardround.privacy.adaptive import AdaptiveClip
 from wardround.privacy.clipping import Clipped, ClippedSum, ClipRule, clip_update
-from wardround.privacy.events import Event, Gaussian, PoissonSampled, Repeated, Unprotected
+from wardround.privacy.events import (
+    Event,
+    Gaussian,
+    PoissonSampled,
+    RandomisedResponse,
+    Repeated,
+    Unprotected,
+)
 from wardround.privacy.noise import Arrays, Noised, add_gaussian, pass_unprotected
 from wardround.privacy.reconstruction import LABEL, clip_batch_gradient, effective_multiplier
 from wardround.privacy.reservation import Reservation
 from wardround.privacy.stream import SecureStream
 from wardround.privacy.units import Adjacency, Unit
+
+LABEL_CLASSES = 2  # labels that randomised response may hide say which of two is so
 
 
 class Mode(StrEnum):
@@ -45,6 +55,7 @@ class Mechanism(StrEnum):
     WHOLE_UPDATE = "whole-update"
     ONE_SHOT = "one-shot"
     RECONSTRUCTION = "reconstruction"
+    LABELS = "label-response"
 
     @property
     def description(self) -> str:
@@ -54,6 +65,8 @@ class Mechanism(StrEnum):
             Mechanism.WHOLE_UPDATE: "Gaussian on the clipped change of a whole site",
             Mechanism.ONE_SHOT: "Gaussian on one sum of clipped contributions",
             Mechanism.RECONSTRUCTION: LABEL,
+            Mechanism.LABELS: "randomised response on labels, once a study; nothing else of a "
+            "record is protected, and nothing is clipped or noised",
         }[self]
 
 
@@ -80,6 +93,8 @@ class PrivacyPlan:
         shares: How many hospitals' noise together makes ``noise_multiplier``; 1 unless distributed.
         honest_hospitals: Of how many of them, this one included, the charge relies on that they add
             their noise and keep it to themselves; 1 relies on nobody else.
+        keep_probability: For randomised response on labels, the chance that a label is passed on
+            without a draw; None for everything else.
     """
 
     unit: Unit
@@ -97,14 +112,15 @@ class PrivacyPlan:
     groups: int = 2
     shares: int = 1
     honest_hospitals: int = 1
+    keep_probability: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("clip_norm", "expected_units"):
             value = getattr(self, name)
             bound(name, value, 0 < value < math.inf, "finite and greater than 0")
-        if self.mode is Mode.NONE:
+        if self.mode is Mode.NONE or self.mechanism is Mechanism.LABELS:
             least = self.noise_multiplier == 0
-            bound("noise_multiplier", self.noise_multiplier, least, "0 in mode none")
+            bound("noise_multiplier", self.noise_multiplier, least, "0 in mode none and for labels")
         else:
             positive = 0 < self.noise_multiplier < math.inf
             bound("noise_multiplier", self.noise_multiplier, positive, "finite and greater than 0")
@@ -113,9 +129,22 @@ class PrivacyPlan:
             bound(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
         if self.max_records is not None:
             bound("max_records", self.max_records, self.max_records >= 1, "1 or more")
-        if self.adjacency is not Adjacency.ADD_REMOVE:
-            raise ValueError("adjacency must be add-remove: Poisson sampling is accounted for it")
+        self._check_labels()
         self._check_mechanism()
+
+    def _check_labels(self) -> None:
+        """Refuse randomised response on anything but labels, and labels without it."""
+        labels = self.mechanism is Mechanism.LABELS
+        if labels != (self.unit is Unit.LABEL) or labels != (self.keep_probability is not None):
+            raise ValueError("unit label, mechanism label-response and its probability go together")
+        fits = self.adjacency is (Adjacency.REPLACE_ONE if labels else Adjacency.ADD_REMOVE)
+        if not fits:
+            raise ValueError(
+                "adjacency must be add-remove, which Poisson sampling is accounted for; of labels "
+                "it must be replace-one"
+            )
+        if labels and (self.mode is not Mode.LOCAL or self.adaptive is not None):
+            raise ValueError("label-response goes with mode local, without adaptive clipping")
 
     def _check_mechanism(self) -> None:
         """Refuse settings that the mechanism's accounting does not hold for."""
@@ -182,6 +211,8 @@ class PrivacyPlan:
         """What one step does to the data."""
         if self.mode is Mode.NONE:
             return Unprotected()
+        if self.keep_probability is not None:
+            return RandomisedResponse(self.keep_probability, LABEL_CLASSES)
         gaussian = Gaussian(self.effective_multiplier)
         if self.mechanism is Mechanism.WHOLE_UPDATE:
             return gaussian
@@ -190,9 +221,23 @@ class PrivacyPlan:
     @property
     def event(self) -> Event:
         """What the whole round does to the data; this is what the ledger charges."""
-        if self.mechanism is Mechanism.WHOLE_UPDATE:
+        if self.mechanism in (Mechanism.WHOLE_UPDATE, Mechanism.LABELS):
             return self.step_event
         return Repeated(self.step_event, self.steps)
+
+    @property
+    def paid_once(self) -> bool:
+        """Whether a run is charged in its first round alone: labels are drawn once and reused."""
+        return self.mechanism is Mechanism.LABELS
+
+    def over(self, rounds: int) -> Event:
+        """What so many rounds like this do to the data."""
+        return self.event if self.paid_once else Repeated(self.event, rounds)
+
+    @property
+    def flip_probability(self) -> float:
+        """How often randomised response turns one of two labels into the other."""
+        return 0.0 if self.keep_probability is None else (1 - self.keep_probability) / 2
 
     def select(self, units: int, stream: SecureStream) -> list[int]:
         """Positions of the units that join this step: an independent coin each (Poisson)."""

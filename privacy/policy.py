@@ -61,7 +61,8 @@ class Allow:
         min_noise_multiplier: Less noise than this, in units of the sensitivity, is refused.
         max_rounds: Longer studies are refused.
         min_units: A data set with fewer declared units takes no part.
-        mechanisms: What a round may do to the data; DP-LoRA as published only where it is listed.
+        mechanisms: What a round may do to the data; DP-LoRA as published, and randomised response
+            that protects labels alone, only where they are listed.
         honest_hospitals: The most hospitals, this one included, whose noise a plan may count on
             when noise is distributed; 1 charges what holds against all others together.
         secure_sums_only: Whether updates that go out by themselves are refused.
@@ -212,6 +213,8 @@ class Policy:
         if privacy.mode is Mode.NONE:
             if self.data.provenance is Provenance.PRIVATE:
                 yield "[data] provenance is private; mode none needs public or generated data"
+        elif privacy.paid_once:
+            return  # labels are not noised by a multiplier; mechanisms and the budget decide
         elif privacy.effective_multiplier < allow.min_noise_multiplier:
             yield (
                 f"[allow] min_noise_multiplier is {allow.min_noise_multiplier:g}; "

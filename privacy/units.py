@@ -21,6 +21,7 @@ class Unit(StrEnum):
     SPEAKER = "speaker"
     TASK = "task"
     SITE = "site"
+    LABEL = "label"  # which of the things a record may say it does say, and nothing else of it
 
 
 class Adjacency(StrEnum):

@@ -17,10 +17,11 @@ from wardround.client.models import Loading
 from wardround.privacy.adaptive import AdaptiveClip
 from wardround.privacy.clipping import ClipRule
 from wardround.privacy.errors import BadInput
-from wardround.privacy.events import Repeated
+from wardround.privacy.labels import keep_probability
+from wardround.privacy.mechanisms import LABEL_CLASSES
 from wardround.privacy.plan import Mechanism, Mode, PrivacyPlan, SecureSum
 from wardround.privacy.tables import from_table, read_toml, refuse_unknown
-from wardround.privacy.units import Unit
+from wardround.privacy.units import Adjacency, Unit
 from wardround.server.stopping import StopRule
 from wardround.strategies.encoding import Encoding
 
@@ -123,7 +124,9 @@ class PrivacySection:
             or ``none`` (public data, for comparison).
         epsilon: Target over the whole study; the noise is calibrated to it. Or give
         noise_multiplier: and epsilon is reported.
-        mechanism: What a round does to the data.
+        mechanism: What a round does to the data. ``label-response`` protects labels alone, by
+            randomised response drawn once; it goes with the unit ``label`` and an epsilon, and
+            clips nothing.
         clip_rule: How a contribution is brought to its bound.
         adaptive: How the clip norm follows the data; ``[privacy.adaptive]``.
         max_records: Most records of one unit that enter a step.
@@ -169,9 +172,16 @@ class PrivacySection:
             raise ValueError("mode is 'none'; remove epsilon and noise_multiplier")
         if self.mode is not Mode.NONE and given != 1:
             raise ValueError("give either epsilon or noise_multiplier, not both and not neither")
+        if self.labels and (self.epsilon is None or self.secure_aggregation):
+            raise ValueError("label-response takes an epsilon, and no secure_aggregation")
         self._check_secure()
         # The plan knows what goes with what; noise this small never clashes with adaptive clipping.
         self.plan(0.0 if self.mode is Mode.NONE else 1e-9, 1)
+
+    @property
+    def labels(self) -> bool:
+        """Whether labels are protected alone, by randomised response."""
+        return self.mechanism is Mechanism.LABELS
 
     def _check_secure(self) -> None:
         """Refuse settings of secure sums that do not go together."""
@@ -207,11 +217,12 @@ class PrivacySection:
         return PrivacyPlan(
             unit=self.unit,
             clip_norm=self.clip_norm,
-            noise_multiplier=noise_multiplier,
+            noise_multiplier=0.0 if self.labels else noise_multiplier,
             sampling_rate=self.sampling_rate,
             steps=self.steps_per_round,
             expected_units=self.sampling_rate * declared_units if counted else 1.0,
             mode=self.mode,
+            adjacency=Adjacency.REPLACE_ONE if self.labels else Adjacency.ADD_REMOVE,
             mechanism=self.mechanism,
             clip_rule=self.clip_rule,
             adaptive=self.adaptive,
@@ -219,6 +230,11 @@ class PrivacySection:
             groups=self.groups,
             shares=(self.threshold or 1) if shared else 1,
             honest_hospitals=(self.honest_hospitals or 1) if shared else 1,
+            keep_probability=(
+                keep_probability(self.epsilon, LABEL_CLASSES)
+                if self.labels and self.epsilon is not None
+                else None
+            ),
         )
 
 
@@ -350,7 +366,7 @@ class Study:
         from wardround.privacy.accountant import calibrate
 
         privacy, rounds = self.privacy, self.study.rounds
-        if privacy.mode is Mode.NONE:
+        if privacy.mode is Mode.NONE or privacy.labels:
             return 0.0
         if privacy.noise_multiplier is not None:
             return privacy.noise_multiplier
@@ -358,7 +374,7 @@ class Study:
         fixed = replace(privacy, adaptive=None)  # costs the same, and bounds no multiplier
         try:
             return calibrate(
-                lambda noise: Repeated(fixed.plan(noise, 1).event, rounds),
+                lambda noise: fixed.plan(noise, 1).over(rounds),
                 privacy.epsilon,
                 privacy.delta,
             )

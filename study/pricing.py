@@ -19,7 +19,7 @@ from rich.table import Table
 
 from wardround.client.workbench import Workbench
 from wardround.privacy.accountant import accountant_name, epsilon
-from wardround.privacy.events import NOTHING, Repeated
+from wardround.privacy.events import NOTHING
 from wardround.privacy.plan import Mode
 from wardround.privacy.policy import Decision, Policy
 from wardround.privacy.tables import read_toml
@@ -85,7 +85,7 @@ def _rehearsal(study: Study, noise_multiplier: float) -> Study:
     """The first rounds of the study, with the noise of the whole; none may be missing."""
     section = replace(study.study, rounds=_REHEARSED, evaluate_every=_REHEARSED)
     study = replace(study, stop=None)
-    if study.privacy.mode is Mode.NONE:
+    if study.privacy.mode is Mode.NONE or study.privacy.labels:
         return replace(study, study=section)
     privacy = replace(study.privacy, epsilon=None, noise_multiplier=noise_multiplier)
     return replace(study, study=section, privacy=privacy)
@@ -117,7 +117,7 @@ def _price_hospital(
     units = Policy.read(rehearsed.hospital(name).policy).data.declared_units
     rounds = study.study.rounds
     private = study.privacy.mode is not Mode.NONE
-    event = Repeated(study.privacy_plan(noise_multiplier, units).event, rounds)
+    event = study.privacy_plan(noise_multiplier, units).over(rounds)
     decision = _ask(study, Policy.read(policy or study.policy), name, noise_multiplier, units)
     last = outcome.records[-1]
     sent = next(answer.bytes_up for answer in last.answers if answer.hospital == name)
@@ -139,8 +139,9 @@ def _ask(study: Study, policy: Policy, name: str, noise_multiplier: float, units
     counted = replace(policy, data=replace(policy.data, declared_units=units))
     plan = first_plan(study, name, noise_multiplier, units)
     earlier = study.study.rounds - 1
-    spent = Repeated(plan.privacy.event, earlier) if earlier else NOTHING
-    return counted.decide(replace(plan, round=study.study.rounds), spent)
+    spent = plan.privacy.over(earlier) if earlier else NOTHING
+    paid = plan.privacy.paid_once and earlier > 0
+    return counted.decide(replace(plan, round=study.study.rounds), spent, charged=paid)
 
 
 def _seconds(study: Study, outcome: Outcome) -> float:

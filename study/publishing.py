@@ -14,6 +14,7 @@ from wardround.privacy.accountant import epsilon
 from wardround.privacy.errors import BadInput
 from wardround.privacy.events import Repeated
 from wardround.privacy.plan import Mode
+from wardround.privacy.units import Unit
 from wardround.server.book import RoundRecord, last_reports, read_book
 from wardround.server.page import write_page
 from wardround.strategies.checkpoint import load_checkpoint
@@ -87,7 +88,9 @@ def privacy_note(folder: RunFolder, records: Sequence[RoundRecord]) -> str:
     report = next(iter(reports.values()))
     relied = next((r["relies_on"] for r in report["guarantees"] if r["charged"]), 1)
     noise = "noise added at the hospital"
-    if relied > 1:
+    if report["unit"] == Unit.LABEL:
+        noise = "randomised at the hospital; NOTHING ELSE of a record is protected"
+    elif relied > 1:
         noise = f"counting on the noise of {relied} hospitals in every secure sum"
     return (
         f"Each hospital's {report['unit']}s are protected with epsilon at most {worst:.3f} at "

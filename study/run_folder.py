@@ -171,7 +171,7 @@ def _lay_out_hospital(
 def _declared_units(study: Study, task: Task, dealt: Dealt, index: int) -> int:
     """How many of the units that the study protects one hospital was dealt."""
     kind = study.privacy.unit
-    if kind in (Unit.RECORD, Unit.SITE):
+    if kind in (Unit.RECORD, Unit.SITE, Unit.LABEL):
         return dealt.units[index]
     return len(group_units(task.load(dealt.records[index], study.task), kind))
 

@@ -22,6 +22,7 @@ from flwr.serverapp import Grid
 from wardround.client.change_noise import change_deviation
 from wardround.client.custodian import Surroundings
 from wardround.client.gradients import Workload
+from wardround.client.labels import check_labels
 from wardround.client.layers import background
 from wardround.client.lora import AdapterConfig
 from wardround.client.optimizers import Optimizer
@@ -135,6 +136,8 @@ def check_study(study: Study) -> None:
         grouping_unit(task, study.task, study.privacy.unit)
     except BadInput as error:
         raise BadInput(f"{where} {error}") from error
+    if study.privacy.labels:
+        check_labels(task, study.task, study.privacy_plan(0.0, 1))
     secure_sums.check_secure_sums(study, _training(study))
     section = study.study
     if study.stop and section.evaluate_every >= section.rounds:

@@ -186,6 +186,24 @@ class Predicts(Protocol):
 
 
 @runtime_checkable
+class HasLabels(Protocol):
+    """A task whose records say which of two things is so, and that can do with wrong answers."""
+
+    def labels(self, records: Sequence[Record]) -> Sequence[int]:
+        """0 or 1 for each record; ``BadInput`` where one has no such label."""
+
+    def relabel(self, records: Sequence[Record], labels: Sequence[int]) -> Sequence[Record]:
+        """The records as if these were their labels, in the same order.
+
+        Privacy: the result depends on nothing that depends on the records' own labels, not even on
+        an order in which they were written down.
+        """
+
+    def expecting_flips(self, config: TaskConfig, probability: float) -> TaskConfig:
+        """The settings for labels that are wrong this often; ``BadInput`` if they cannot be so."""
+
+
+@runtime_checkable
 class Precomputes(Protocol):
     """A task that can write beside its records what a frozen model says of them, once for all."""
 
@@ -209,12 +227,16 @@ class NarrowsUnits(Protocol):
 def grouping_unit(task: Task, config: TaskConfig, unit: Unit) -> Unit:
     """What records are grouped by where ``unit`` is protected; those of a site as the task prefers.
 
+    A label belongs to its record.
+
     Raises:
         BadInput: The task does not protect this unit with these settings; says which it does.
     """
     units = task.units_under(config) if isinstance(task, NarrowsUnits) else task.units
     if unit is Unit.SITE:
         return units[0]
+    if unit is Unit.LABEL and isinstance(task, HasLabels):
+        return Unit.RECORD
     if unit not in units:
         raise BadInput(
             f"[privacy] unit is {unit.value!r}; task {task.name!r} with these settings protects: "

@@ -27,6 +27,7 @@ from wardround.client.tasks.preference.formats import (
     read_judged,
     write_judged,
 )
+from wardround.client.tasks.preference.labels import expecting_flips, labels_of, relabel
 from wardround.client.tasks.preference.likelihood import likelihoods_of, log_likelihoods
 from wardround.client.tasks.preference.methods import (
     NEEDS_BEST,
@@ -206,6 +207,18 @@ class PreferenceTask:
             settings.sampling.max_tokens,
             reference=settings.reference,
         )
+
+    def labels(self, records: Sequence[Record]) -> Sequence[int]:
+        """Which of its two replies each record prefers."""
+        return labels_of(records)
+
+    def relabel(self, records: Sequence[Record], labels: Sequence[int]) -> Sequence[Record]:
+        """The records as if these were their labels."""
+        return relabel(records, labels)
+
+    def expecting_flips(self, config: TaskConfig, probability: float) -> TaskConfig:
+        """The robust loss, told how often labels are wrong."""
+        return expecting_flips(config, probability)
 
     def precompute(
         self, model: nn.Module, tokenizer: Any, source: Path, config: TaskConfig, path: Path
