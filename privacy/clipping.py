@@ -25,6 +25,7 @@ from torch import Tensor
 from wardround.privacy._seal import SEAL, require_seal
 from wardround.privacy.units import Adjacency, Unit
 
+# In here tensors say how long they are by ``shape``: their ``len`` takes longer than a small sum.
 _BLOCK = 2**18  # numbers brought to float64 at once: small enough for a core's cache
 _GPU_BLOCK = 2**24
 _RUN = 64  # numbers whose norm is taken in float32
@@ -225,7 +226,7 @@ def _lay_flat(rows: Tensor, axes: tuple[int, ...] | None = None) -> _Flat:
         if not rows.is_contiguous():
             axes = tuple(sorted(axes, key=rows.stride, reverse=True))
     rows = rows.permute(0, *axes)
-    return _Flat(rows.reshape(len(rows), -1), tuple(rows.shape[1:]), axes)
+    return _Flat(rows.reshape(rows.shape[0], -1), tuple(rows.shape[1:]), axes)
 
 
 def _norms_of_runs(matrices: Sequence[Tensor]) -> Tensor:
@@ -257,17 +258,15 @@ def _norms_of_short_runs(matrix: Tensor) -> Tensor:
     run = math.gcd(matrix.shape[1], _RUN)
     if matrix.dtype != torch.float32 or run < _SHORTEST_RUN:
         return _norms_of_blocks(matrix)
-    runs = matrix.reshape(len(matrix), matrix.shape[1] // run, run)
+    runs = matrix.reshape(matrix.shape[0], matrix.shape[1] // run, run)
     norms: Tensor = torch.linalg.vector_norm(runs, dim=2)
     return norms
 
 
 def _norms_of_blocks(matrix: Tensor) -> Tensor:
     """Float64 norms of as many numbers at a time as may be brought to float64."""
-    norms = [
-        torch.linalg.vector_norm(block.double(), dim=1) for block in _blocks(matrix, len(matrix))
-    ]
-    return torch.stack(norms, dim=1)
+    blocks = _blocks(matrix, matrix.shape[0])
+    return torch.stack([torch.linalg.vector_norm(part.double(), dim=1) for part in blocks], dim=1)
 
 
 def _zeros_for(laid: Mapping[str, _Flat]) -> dict[str, _Flat]:
@@ -293,7 +292,7 @@ def _add_weighted_rows(total: Tensor, matrix: Tensor, factors: Tensor, kept: Ten
     """
     weights = factors.to(matrix.device)
     rows = None if kept is None else kept.to(matrix.device)
-    units = len(matrix)
+    units = matrix.shape[0]
     for sums, block in zip(_blocks(total, units), _blocks(matrix, units), strict=True):
         sums.addmv_((block if rows is None else block[rows]).double().t(), weights)
 
