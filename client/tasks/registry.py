@@ -69,6 +69,14 @@ BUILT_IN: dict[str, tuple[str, TaskListing]] = {
             ("record", "patient", "task"),
         ),
     ),
+    "pwiser": (
+        "wardround.client.tasks.pwiser.task:PwiserTask",
+        TaskListing(
+            "pwiser",
+            "Predict what patients look at and take up, by a loss over pairs",
+            ("record", "patient", "list"),
+        ),
+    ),
     "preference": (
         "wardround.client.tasks.preference.task:PreferenceTask",
         TaskListing(

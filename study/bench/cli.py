@@ -270,6 +270,26 @@ def cocoop(
     _show(found, as_json)
 
 
+@bench_app.command(epilog="Example: [bold]wardround bench pwiser --out rows.jsonl[/bold]")
+def pwiser(
+    seeds: Annotated[str, typer.Option(help="Comma-separated seeds.")] = "0,1,2,3,4",
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Measure what one unit can move instead.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Rows go here as they finish; those in it are not run.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cross-entropy and the pairwise loss on click logs, for three shares of chance clicks."""
+    from wardround.study.bench.pwiser import pwiser_benchmark, sensitivity_benchmark
+
+    if sensitivity:
+        _show(sensitivity_benchmark(), as_json)
+    else:
+        _show(pwiser_benchmark(_seeds(seeds), out, say=_say(as_json)), as_json)
+
+
 @bench_app.command(epilog="Example: [bold]wardround bench pacit --out rows.jsonl[/bold]")
 def pacit(
     seeds: Annotated[str, typer.Option(help="Comma-separated seeds.")] = "0,1,2",

@@ -19,6 +19,7 @@ from wardround.client.tasks.cocoop.world import draw
 from wardround.client.tasks.editing.records import Edit, Probe, edit_record
 from wardround.client.tasks.pacit.records import Exemplar, Instance, Instructions, Source
 from wardround.client.tasks.preference.records import Judged
+from wardround.client.tasks.pwiser.records import Exposure, session_record
 from wardround.client.tasks.ranking.records import Candidate, RankingQuery, ranking_record
 from wardround.client.tasks.registry import find_task
 from wardround.privacy import Unit
@@ -300,7 +301,44 @@ def cocoop() -> Any:
     )
 
 
+def pwiser() -> Any:
+    """Units of one session, of one without a click, of two and of three, one with a bucket."""
+
+    def session(name: str, *rows: tuple[int, int, float, int]) -> Record:
+        exposures = tuple(
+            Exposure((0, first, 3 * first, first % 6, second), (number, 0.5, -0.1), o > 0, o > 1)
+            for first, second, number, o in rows
+        )
+        return session_record(name, exposures, f"p-{name}")
+
+    records = [
+        session("a", (0, 1, 0.3, 2), (1, 1, -0.2, 1), (2, 0, 1.1, 0)),
+        session("b", (3, 1, 0.1, 0), (1, 0, 0.9, 0)),
+        session("c", (2, 1, -1.3, 1), (0, 0, 0.4, 2), (1, 1, 0.0, 2), (3, 0, 0.7, 0)),
+        session("d", (1, 0, 0.2, 0)),
+        session("e", (0, 0, 0.8, 2), (8, 6, -0.6, 0), (0, 1, -0.9, 1), (1, 1, 1.7, 1)),
+        session("f", (3, 0, 0.5, 1)),
+        session("g", (2, 0, -0.4, 2), (0, 1, 0.6, 0)),
+    ]
+    header = (
+        "session,patient,age_group,condition,programme,kind,ward,position,activity,length,"
+        "click,conversion\n"
+    )
+    return contract.TaskCase(
+        task=find_task("pwiser"),
+        model=lambda: nn.Linear(1, 1, dtype=torch.float64).requires_grad_(False),
+        tokenizer=None,
+        adapter={"kind": "ple", "embedding": 3, "bottom": [6], "tower": [4], "experts": 2,
+                 "train_embedding": True},
+        units=[records[:1], records[1:2], records[2:4], records[4:]],
+        config={"max_rows": 6, "generated": {"patients_per_hospital": 12, "probes": 4}},
+        bad_file=(header + "s,p,0,1,2,2,1,0.5,1,0,1,1\ns,p,0,1,2,2,1,0.5,1,0,0,1\n", 3),
+        typo=("max_row", "max_rows"),
+    )  # fmt: skip
+
+
 CASES: dict[str, Callable[[], Any]] = {
+    "pwiser": pwiser,
     "editing": editing,
     "ranking": ranking,
     "pacit": pacit,
