@@ -20,6 +20,7 @@ from wardround.privacy.plan import Mode
 from wardround.study.bench.row_file import append_row, read_rows
 from wardround.study.config import Study
 from wardround.study.local import begin
+from wardround.study.publishing import export_run
 from wardround.study.runner import Outcome, Stage, execute
 
 Row = dict[str, Any]
@@ -49,14 +50,26 @@ def with_privacy(study: Study, epsilon: float | None, seed: int) -> Study:
     return replace(study, study=section, privacy=privacy)
 
 
-def run_study(name: str, change: Callable[[Study], Study], workbench: Workbench) -> Outcome:
-    """What the embedded example of this name comes to, changed; its files are gone afterwards."""
+def run_study(
+    name: str,
+    change: Callable[[Study], Study],
+    workbench: Workbench,
+    export: Path | None = None,
+) -> Outcome:
+    """What the embedded example of this name comes to, changed; its files are gone afterwards.
+
+    What it learnt is written to the folder ``export``, where that is asked for.
+    """
     with (
         as_file(files("wardround.study") / "embedded" / name) as example,
         tempfile.TemporaryDirectory(prefix="wardround-bench-") as scratch,
     ):
         study = change(Study.read(example / "study.toml"))
-        return execute(begin(study, Path(scratch), None, workbench), Stage(workbench=workbench))
+        folder = begin(study, Path(scratch), None, workbench)
+        outcome = execute(folder, Stage(workbench=workbench))
+        if export is not None:
+            export_run(folder.path, export)
+        return outcome
 
 
 def cost(outcome: Outcome) -> Row:
