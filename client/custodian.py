@@ -45,6 +45,7 @@ from wardround.privacy.errors import BadMessage, PolicyRefused, WardroundError
 from wardround.privacy.events import NOTHING, Event
 from wardround.privacy.label_book import LabelBook
 from wardround.privacy.ledger import Charge, Ledger
+from wardround.privacy.loss_report import LOSS
 from wardround.privacy.noise import Arrays, Noised
 from wardround.privacy.plan import RoundPlan, plan_from_json
 from wardround.privacy.policy import Policy
@@ -178,7 +179,9 @@ class Custodian:
         _, sent = decode(arrays_block, "arrays")
         arrays, corrections = split_corrections(sent)
         behind, arrays = backgrounds(arrays), without_background(arrays)
-        workload, moving = self._prepare(plan), (*(plan.trains or arrays), *plan.keeps)
+        arrays = {name: array for name, array in arrays.items() if name != LOSS}
+        named = (*(plan.trains or arrays), *plan.keeps)
+        workload, moving = self._prepare(plan), [name for name in named if name != LOSS]
         workload = expecting_flips(workload, plan.privacy)
         if training.micro_batch == "auto":
             fitting = self._around.workbench.units_at_once(grouped_by(plan))

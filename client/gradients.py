@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -21,6 +21,7 @@ from wardround.client.sampling import Sample, Units
 from wardround.client.tasks.base import Batch, Task, TaskConfig, WritesRecords
 from wardround.client.trainable import Trainable
 from wardround.privacy.clipping import Clipped
+from wardround.privacy.loss_report import LOSS
 from wardround.privacy.session import Session
 from wardround.privacy.stream import SecureStream
 
@@ -95,10 +96,13 @@ def clipped_sum(workload: Workload, sample: Sample, session: Session, micro_batc
     Privacy: one unit more or less moves it by the session's clip norm at most. Pieces of a unit are
     added up before it is clipped, once.
     """
-    total = session.clipped_sum(workload.trainable.shapes)
+    total, losses = session.clipped_sum(workload.trainable.shapes), session.loss_sum()
     for places, pieces in _micro_batches(workload, sample.records, micro_batch):
-        total.add(_per_unit(workload, pieces), [sample.members[place] for place in places])
-    return total.close()
+        members, seen = [sample.members[place] for place in places], list[Tensor]()
+        total.add(_per_unit(workload, pieces, seen), members)
+        if losses is not None:
+            losses.add({LOSS: torch.stack(seen).sum(0)}, members)
+    return total.close() if losses is None else total.close().beside(losses.close())
 
 
 def mean_gradient(workload: Workload, sample: Sample, micro_batch: int) -> dict[str, Tensor]:
@@ -124,21 +128,31 @@ def mean_gradient(workload: Workload, sample: Sample, micro_batch: int) -> dict[
     return total
 
 
-def _per_unit(workload: Workload, pieces: Sequence[Units]) -> dict[str, Tensor]:
-    """One gradient a unit: of several units together, or of one unit added up from its pieces."""
+def _per_unit(workload: Workload, pieces: Sequence[Units], seen: list[Tensor]) -> dict[str, Tensor]:
+    """One gradient a unit: of several units together, or of one unit added up from its pieces.
+
+    ``seen`` is given the losses of each piece.
+    """
     if len(pieces) == 1:
-        return _gradients(workload, pieces[0])
+        return _gradients(workload, pieces[0], seen)
     whole = UnitAccumulator(1)
     for piece in pieces:
-        whole.add(_gradients(workload, piece), [0])
+        whole.add(_gradients(workload, piece, seen), [0])
     return whole.close()
 
 
-def _gradients(workload: Workload, units: Units) -> dict[str, Tensor]:
-    """One gradient a unit out of one pass."""
-    batch = _collate(workload, units)
-    losses = partial(workload.task.losses, workload.trainable.model, batch)
-    return workload.engine.gradients(losses, batch.unit_of_row, batch.units)
+def _gradients(workload: Workload, units: Units, seen: list[Tensor]) -> dict[str, Tensor]:
+    """One gradient a unit out of one pass; its losses go to ``seen``, once."""
+    batch, passes = _collate(workload, units), list[Tensor]()
+
+    def losses() -> Tensor:
+        found = workload.task.losses(workload.trainable.model, batch)
+        passes.append(found.detach().double())
+        return found
+
+    gradients = workload.engine.gradients(losses, batch.unit_of_row, batch.units)
+    seen.append(passes[-1] if passes else torch.zeros(0, dtype=torch.float64))
+    return gradients
 
 
 def _micro_batches(

@@ -28,6 +28,7 @@ from wardround.client.trainable import Trainable
 from wardround.privacy.clipping import Clipped
 from wardround.privacy.errors import PolicyRefused, WardroundError
 from wardround.privacy.label_book import LabelBook
+from wardround.privacy.loss_report import LOSS
 from wardround.privacy.noise import Noised, from_coordinator
 from wardround.privacy.plan import Mechanism, PrivacyPlan
 from wardround.privacy.reservation import Reservation
@@ -190,7 +191,7 @@ def train_round(round_: Round, arrays: Arrays) -> Trained:
             clip = partial(clipped_sum, workload, session=session, micro_batch=micro_batch)
             change, looked = _noised_steps(round_, arrays, descent, session, clip)
     if looked or plan.noise_deviation:
-        require_change(change.value)
+        require_change({name: d for name, d in change.value.items() if name != LOSS})
     return Trained(change, descent.moments())
 
 
@@ -206,11 +207,15 @@ def _noised_steps(
         deviation = session.noise_deviation
         noised = session.privatise(clip(sample), round_.reservation, round_.stream)
         move = partial(descent.step, factor=round_.factor(number), noise_deviation=deviation)
-        model = model.combine(
-            noised.then(filtered).then(drift.correct).then(move), lambda _, after: after
-        )
+
+        def step(told: Arrays, move: Callable[[Arrays], Arrays] = move) -> Arrays:
+            gradient = {name: array for name, array in told.items() if name != LOSS}
+            moved = move(drift.correct(filtered(gradient)))
+            return {**moved, LOSS: told[LOSS]} if LOSS in told else moved
+
+        model = model.combine(noised.then(step), _carry_on)
         round_.on_step(number, round_.plan.steps)
-    return model.then(lambda after: _difference(after, arrays)), looked
+    return model.then(lambda after: _change(after, arrays, round_.plan.steps)), looked
 
 
 def _in_turn(round_: Round, session: Session) -> Clip:
@@ -277,6 +282,20 @@ def _steps_at_home(round_: Round, arrays: Arrays, descent: Descent) -> tuple[Arr
     finally:
         trainable.write(arrays)  # a shared model must not go on holding one hospital's bare values
     return after, looked
+
+
+def _carry_on(before: Arrays, after: Arrays) -> Arrays:
+    """The values after a step; reported losses add up over steps."""
+    if LOSS not in after:
+        return after
+    return {**after, LOSS: after[LOSS] + before[LOSS] if LOSS in before else after[LOSS]}
+
+
+def _change(after: Arrays, before: Arrays, steps: int) -> dict[str, Tensor]:
+    """What changed, and the mean of what was reported beside it."""
+    values = {name: array for name, array in after.items() if name != LOSS}
+    told = {LOSS: (after[LOSS] / steps).reshape(1).float()} if LOSS in after else {}
+    return {**_difference(values, before), **told}
 
 
 def _difference(after: Arrays, before: Arrays) -> dict[str, Tensor]:

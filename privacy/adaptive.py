@@ -12,6 +12,15 @@ import math
 from dataclasses import dataclass
 
 
+def remaining_multiplier(whole: float, spent: float) -> float:
+    """The noise multiplier left for the rest when one part of a Gaussian release has ``spent``.
+
+    >>> remaining_multiplier(0.6, 0.75)
+    1.0
+    """
+    return float((whole**-2 - spent**-2) ** -0.5)
+
+
 @dataclass(frozen=True)
 class AdaptiveClip:
     """How the clip norm moves.
@@ -49,7 +58,7 @@ class AdaptiveClip:
                 f"count_noise is {self.count_noise:g}; with noise_multiplier {noise_multiplier:g} "
                 f"it must be greater than {noise_multiplier / 2:g}"
             )
-        return float((noise_multiplier**-2 - self.count_multiplier**-2) ** -0.5)
+        return remaining_multiplier(noise_multiplier, self.count_multiplier)
 
     def next_clip_norm(
         self, clip_norm: float, noised_within: float, expected_units: float

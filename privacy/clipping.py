@@ -52,12 +52,15 @@ class Clipped:
         unit: What one contribution stands for.
         within: Over all units, +1/2 for each that was short enough and -1/2 for each that was
             clipped; moves by 1/2 when one unit comes or goes.
+        losses: The same units' losses, each cut to a bound of its own and added up, where they are
+            to be released too.
     """
 
     value: Mapping[str, Tensor]
     bound: float
     unit: Unit
     within: float = 0.0
+    losses: Clipped | None = None
     seal: InitVar[object] = None
 
     def __post_init__(self, seal: object) -> None:
@@ -66,6 +69,10 @@ class Clipped:
     def sensitivity(self, adjacency: Adjacency) -> float:
         """How far the sum can move, in joint L2 norm, between neighbouring data sets."""
         return self.bound * adjacency.displacement
+
+    def beside(self, losses: Clipped) -> Clipped:
+        """The same sum with the sum of losses of the same units beside it."""
+        return Clipped(self.value, self.bound, self.unit, self.within, losses, seal=SEAL)
 
     def within_sum(self) -> Clipped:
         """``within`` as a sum of its own, to be noised; for adaptive clipping."""

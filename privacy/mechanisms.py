@@ -27,6 +27,7 @@ from wardround.privacy.events import (
     Repeated,
     Unprotected,
 )
+from wardround.privacy.loss_report import LOSS, LossReport
 from wardround.privacy.noise import Arrays, Noised, add_gaussian, pass_unprotected
 from wardround.privacy.reconstruction import LABEL, clip_batch_gradient, effective_multiplier
 from wardround.privacy.reservation import Reservation
@@ -93,6 +94,7 @@ class PrivacyPlan:
         shares: How many hospitals' noise together makes ``noise_multiplier``; 1 unless distributed.
         honest_hospitals: Of how many of them, this one included, the charge relies on that they add
             their noise and keep it to themselves; 1 relies on nobody else.
+        losses: How the losses of a step are released beside its gradients, or None if they stay.
         keep_probability: For randomised response on labels, the chance that a label is passed on
             without a draw; None for everything else.
     """
@@ -112,6 +114,7 @@ class PrivacyPlan:
     groups: int = 2
     shares: int = 1
     honest_hospitals: int = 1
+    losses: LossReport | None = None
     keep_probability: float | None = None
 
     def __post_init__(self) -> None:
@@ -164,7 +167,19 @@ class PrivacyPlan:
             if self.mechanism is not Mechanism.DP_SGD or self.mode is Mode.NONE:
                 raise ValueError("adaptive clipping goes with private dp-sgd only")
             self.adaptive.gradient_multiplier(self.noise_multiplier)
+        self._check_losses()
         self._check_shares()
+
+    def _check_losses(self) -> None:
+        """Refuse losses where their noise is not part of a step's."""
+        if self.losses is None:
+            return
+        plain = self.mechanism is Mechanism.DP_SGD and self.mode is Mode.LOCAL
+        if not plain or self.adaptive is not None:
+            raise ValueError(
+                "losses are released with dp-sgd in mode local and without adaptive clipping only"
+            )
+        self.losses.gradient_multiplier(self.noise_multiplier)
 
     def _check_shares(self) -> None:
         """Refuse shares of noise where a sum of updates is not one noised sum."""
@@ -204,7 +219,10 @@ class PrivacyPlan:
     @property
     def noise_deviation(self) -> float:
         """Standard deviation of the noise on each number that ``privatise`` gives; public."""
-        return self.share_multiplier * self.clip_norm / self.expected_units
+        own = self.share_multiplier
+        if self.losses is not None:
+            own = self.losses.gradient_multiplier(self.noise_multiplier)
+        return own * self.clip_norm / self.expected_units
 
     @property
     def step_event(self) -> Event:
@@ -254,6 +272,12 @@ class PrivacyPlan:
         """An empty sum to add this step's contributions to."""
         limit = math.inf if self.mode is Mode.NONE else self.clip_norm
         return ClippedSum(shapes, limit, self.unit, self.clip_rule)
+
+    def loss_sum(self) -> ClippedSum | None:
+        """An empty sum to add this step's losses to; None where they stay at home."""
+        if self.losses is None:
+            return None
+        return ClippedSum({LOSS: torch.Size([])}, self.losses.largest, self.unit)
 
     def clip_update(self, update: Mapping[str, Tensor]) -> Clipped:
         """A whole round's change, clipped; for ``Mechanism.WHOLE_UPDATE``."""

@@ -42,6 +42,7 @@ from wardround.strategies.server_optimizers import (
     Variance,
     Yogi,
 )
+from wardround.strategies.worst_hospital import WorstHospital
 
 OPTIMIZER = f"{SERVER}optimizer/"  # what a server optimiser keeps between rounds
 
@@ -250,6 +251,8 @@ def compose(strategy: Strategy, parts: Parts, hospitals: int, reach: float) -> S
         hospitals: How many take part, for SCAFFOLD.
         reach: Steps a round times learning rate, for SCAFFOLD.
     """
+    if parts.worst_hospital is not None:
+        return WorstHospital(strategy, parts.worst_hospital)
     if not parts.exchanged:
         return strategy
     return Composed(

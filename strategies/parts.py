@@ -73,6 +73,8 @@ class Parts:
         staleness_power: A late answer of age a counts ``(1 + a) ** -power``.
         scaffold: Whether hospitals correct their steps by control variates.
         weights: How much each hospital counts.
+        worst_hospital: Hospitals with larger losses count more: how far a loss of 1 moves the
+            logarithm of a hospital's weight in a round; needs ``[privacy.losses]``.
     """
 
     server: Server = Server.NONE
@@ -89,6 +91,7 @@ class Parts:
     staleness_power: float = 0.5
     scaffold: bool = False
     weights: Weights = Weights.UNIFORM
+    worst_hospital: float | None = None
 
     def __post_init__(self) -> None:
         _check("malicious", self.malicious, self.malicious >= 0, "0 or more")
@@ -97,6 +100,8 @@ class Parts:
         _check("staleness_power", power, 0 <= power < float("inf"), "0 or more")
         bound = self.norm_bound
         _check("norm_bound", bound, bound is None or bound > 0, "greater than 0")
+        step = self.worst_hospital
+        _check("worst_hospital", step, step is None or 0 < step < float("inf"), "greater than 0")
         if self.weights is not Weights.UNIFORM:
             raise ValueError(
                 "weights is 'records': a weight tells how many records a hospital has, which is "
@@ -135,6 +140,7 @@ class Surrounding:
         alternates: What makes one round's changes unlike another's, as the strategy's traits say.
         mixed_ranks: Whether hospitals have different ranks.
         noise_known: Whether plan and training settings fix the noise in a change.
+        losses: Whether hospitals release their losses, noised.
         linear_steps: Whether a hospital's change is its learning rate times a sum of gradients.
         reach: That learning rate times the steps of a round.
     """
@@ -145,6 +151,7 @@ class Surrounding:
     alternates: str = ""
     mixed_ranks: bool = False
     noise_known: bool = True
+    losses: bool = False
     linear_steps: bool = True
     reach: float = 1.0
 
@@ -176,6 +183,7 @@ def _objections(parts: Parts, around: Surrounding) -> Iterator[str]:
         )
     if parts.exchanged and around.mixed_ranks:
         yield "server, robust, buffer and scaffold need [hospitals] ranks to be equal"
+    yield from _worst_objections(parts, around)
     yield from _robust_objections(parts, around)
     yield from _server_objections(parts, around)
     yield from _late_objections(parts, around)
@@ -198,6 +206,19 @@ def _objections(parts: Parts, around: Surrounding) -> Iterator[str]:
             "scaffold compares gradients of different rounds; this strategy's change their meaning "
             f"with the {around.alternates}"
         )
+
+
+def _worst_objections(parts: Parts, around: Surrounding) -> Iterator[str]:
+    if parts.worst_hospital is None:
+        if around.losses:
+            yield "worst_hospital is missing, but [privacy.losses] has losses released"
+        return
+    if not around.losses:
+        yield "worst_hospital weighs by losses; say in [privacy.losses] how they are released"
+    if parts.exchanged:
+        yield "worst_hospital goes with no server, robust, buffer or scaffold: all want the weights"
+    if around.needs_single_updates or around.mixed_ranks:
+        yield "worst_hospital goes with strategies that average changes of equal rank"
 
 
 def _robust_objections(parts: Parts, around: Surrounding) -> Iterator[str]:

@@ -272,7 +272,8 @@ def make_strategy(
     refuse_unknown(own, [*_names(kind), *_names(Parts)], where)
     strategy: Strategy = from_table(kind, own, where)
     parts = read_parts(chosen, where)
-    if not parts.exchanged:
+    released = around is not None and around.losses
+    if not (parts.exchanged or parts.worst_hospital or released):
         return strategy
     if around is None:
         raise ValueError("parts depend on the study around them; none was given")

@@ -18,15 +18,14 @@ from wardround.privacy.adaptive import AdaptiveClip
 from wardround.privacy.clipping import ClipRule
 from wardround.privacy.errors import BadInput
 from wardround.privacy.labels import keep_probability
+from wardround.privacy.loss_report import LossReport
 from wardround.privacy.mechanisms import LABEL_CLASSES
 from wardround.privacy.plan import Mechanism, Mode, PrivacyPlan, SecureSum
 from wardround.privacy.tables import from_table, read_toml, refuse_unknown
 from wardround.privacy.units import Adjacency, Unit
 from wardround.server.stopping import StopRule
-from wardround.strategies.encoding import Encoding
+from wardround.study.strategy_section import StrategySection
 
-PRIVATE_DEFAULT = "rolora"
-UNPROTECTED_DEFAULT = "fedavg"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
@@ -129,6 +128,7 @@ class PrivacySection:
             clips nothing.
         clip_rule: How a contribution is brought to its bound.
         adaptive: How the clip norm follows the data; ``[privacy.adaptive]``.
+        losses: How losses are released beside gradients; ``[privacy.losses]``.
         max_records: Most records of one unit that enter a step.
         groups: For the reconstruction, how many factors are clipped apart.
         secure_aggregation: Whether the coordinator gets sums of updates only.
@@ -151,6 +151,7 @@ class PrivacySection:
     mechanism: Mechanism = Mechanism.DP_SGD
     clip_rule: ClipRule = ClipRule.FLAT
     adaptive: AdaptiveClip | None = None
+    losses: LossReport | None = None
     max_records: int | None = None
     groups: int = 2
     secure_aggregation: bool = False
@@ -226,6 +227,7 @@ class PrivacySection:
             mechanism=self.mechanism,
             clip_rule=self.clip_rule,
             adaptive=self.adaptive,
+            losses=self.losses,
             max_records=self.max_records,
             groups=self.groups,
             shares=(self.threshold or 1) if shared else 1,
@@ -236,36 +238,6 @@ class PrivacySection:
                 else None
             ),
         )
-
-
-@dataclass(frozen=True)
-class StrategySection:
-    """``[strategy]``: how updates are combined.
-
-    Attributes:
-        name: Registered strategy name; a study that names none gets that of its mode of privacy
-            (docs/strategies.md says why these two).
-        encoding: How hospitals write their updates: fp32, bf16, int8 or int4.
-        settings: The table's other keys, for the strategy itself.
-    """
-
-    name: str
-    encoding: Encoding = Encoding.FP32
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def from_table(cls, table: object, where: str, mode: Mode) -> StrategySection:
-        """The section; every key but ``name`` and ``encoding`` is the strategy's own."""
-        if not isinstance(table, Mapping):
-            raise BadInput(f"{where}: expected a table, found {type(table).__name__}")
-        own = {key: value for key, value in table.items() if key in ("name", "encoding")}
-        settings = {key: value for key, value in table.items() if key not in own}
-        default = UNPROTECTED_DEFAULT if mode is Mode.NONE else PRIVATE_DEFAULT
-        return from_table(cls, {"name": default, **own, "settings": settings}, where)
-
-    def to_table(self) -> dict[str, Any]:
-        """The table ``from_table`` makes the same section of."""
-        return {"name": self.name, "encoding": self.encoding.value, **self.settings}
 
 
 @dataclass(frozen=True)
@@ -353,6 +325,7 @@ class Study:
             epsilon=None,
             noise_multiplier=None,
             adaptive=None,
+            losses=None,
             honest_hospitals=None,
         )
         return replace(self, privacy=bare)
@@ -371,7 +344,8 @@ class Study:
         if privacy.noise_multiplier is not None:
             return privacy.noise_multiplier
         assert privacy.epsilon is not None
-        fixed = replace(privacy, adaptive=None)  # costs the same, and bounds no multiplier
+        # Costs the same, and bounds no multiplier.
+        fixed = replace(privacy, adaptive=None, losses=None)
         try:
             return calibrate(
                 lambda noise: fixed.plan(noise, 1).over(rounds),

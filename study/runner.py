@@ -168,6 +168,7 @@ def _surrounding(study: Study) -> Surrounding:
         secure_aggregation=study.privacy.secure_aggregation,
         mixed_ranks=bool(study.hospitals.ranks),
         linear_steps=plain and steady and not pulls,
+        losses=study.privacy.losses is not None,
         reach=training.learning_rate * plan.steps,
     )
 
