@@ -254,6 +254,42 @@ def decide(
         show_decision(Console(), decision)
 
 
+@app.command(epilog="Example: [bold]wardround causes RUN --out graph[/bold]")
+def causes(
+    source: Annotated[
+        Path, typer.Argument(help="A run of the task abs_lingam, or a CSV file of your own.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="A new folder for edge list, GraphML, DOT and picture.")
+    ] = None,
+    paired: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="Of a CSV file: paired rows of the low and the high level."),
+    ] = None,
+    resamples: Annotated[
+        int, typer.Option(min=0, help="Of a CSV file: draws of rows that say how firm edges are.")
+    ] = 0,
+    least_stability: Annotated[
+        float, typer.Option(help="Of a run: share of draws of fresh noise that edges must survive.")
+    ] = 0.8,
+    seed: int = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Say who causes whom, or that the noise is too large to say."""
+    from wardround.study.causes import causes_of_file, causes_of_run, show_causes, write_causes
+
+    if source.is_dir():
+        found = causes_of_run(source, least_stability, seed)
+    else:
+        found = causes_of_file(source, paired, resamples, seed)
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        show_causes(Console(), found)
+    if out is not None:
+        write_causes(found, out)
+
+
 @app.command(epilog="Example: [bold]wardround tasks --json[/bold]")
 def tasks(as_json: AsJson = False) -> None:
     """List the tasks a study can name."""

@@ -7,8 +7,6 @@ the hospitals released, and anybody with the run's folder can decide anew.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +15,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from wardround.client.statistics import NAME
 from wardround.client.tasks.ballots.agenda import longest_ballot, margin_matrix, places
 from wardround.client.tasks.ballots.task import read_settings
 from wardround.privacy.errors import BadInput
-from wardround.privacy.mechanisms import PrivacyPlan
 from wardround.privacy.plan import Mode
 from wardround.privacy.tables import from_table
-from wardround.server.book import read_book
-from wardround.strategies.checkpoint import load_checkpoint, write_atomically
+from wardround.strategies.checkpoint import write_atomically
 from wardround.strategies.choice.collective import (
     ChoiceSettings,
     CollectiveChoice,
@@ -33,7 +28,7 @@ from wardround.strategies.choice.collective import (
     preference_pairs,
 )
 from wardround.strategies.choice.sites import Site
-from wardround.strategies.tally import COUNT, released
+from wardround.study.released import released_sums
 from wardround.study.run_folder import RunFolder
 
 
@@ -98,18 +93,18 @@ def decide_run(
     table = {"rule": rule, "weighting": weighting, "least_stability": least_stability}
     settings = from_table(ChoiceSettings, table, "decide")
     agendas = read_settings(study.task).agendas
-    margins, deviations, voters = _released(folder)
+    sums = released_sums(folder)
     generator = torch.Generator().manual_seed(seed)
     choices = []
     for agenda, place in zip(agendas, places(agendas).values(), strict=True):
         sites = [
             Site(
                 name,
-                margin_matrix(len(agenda.candidates), duels[list(place)]).numpy() / 2,
-                voters[name],
-                deviations[name],
+                margin_matrix(len(agenda.candidates), one.total[list(place)]).numpy() / 2,
+                float(one.units),
+                one.deviation,
             )
-            for name, duels in sorted(margins.items())
+            for name, one in sums.items()
         ]
         groups = [frozenset(group) for group in agenda.clones]
         choices.append(decide(agenda.id, agenda.candidates, sites, settings, generator, groups))
@@ -118,37 +113,9 @@ def decide_run(
         settings,
         tuple(agenda.prompt for agenda in agendas),
         tuple(choices),
-        len(margins),
+        len(sums),
         private and study.privacy.clip_norm < longest_ballot(agendas) * (1 - 1e-6),
     )
-
-
-def _released(
-    folder: RunFolder,
-) -> tuple[Mapping[str, torch.Tensor], Mapping[str, float], Mapping[str, float]]:
-    """By hospital: summed margins, the standard deviation of their noise, declared clinicians."""
-    state = load_checkpoint(folder.path / "checkpoint").arrays
-    declared = {
-        answer.hospital: int(answer.report["declared_units"])
-        for record in read_book(folder.path / "rounds")
-        for answer in record.answers
-        if answer.report is not None
-    }
-    margins, deviations, voters = {}, {}, {}
-    for name, arrays in released(state).items():
-        plan = folder.study.privacy_plan(folder.facts.noise_multiplier, declared[name])
-        margins[name] = arrays[NAME][0].double() * plan.expected_units
-        rounds = float(state[f"{COUNT}{name}"])
-        deviations[name] = _deviation(plan) / math.sqrt(rounds)
-        voters[name] = float(declared[name])
-    if not margins:
-        raise BadInput(f"{folder.path}: no hospital has released anything yet")
-    return margins, deviations, voters
-
-
-def _deviation(plan: PrivacyPlan) -> float:
-    """Standard deviation of the noise on one summed margin."""
-    return 0.0 if plan.mode is Mode.NONE else plan.noise_multiplier * plan.clip_norm
 
 
 def write_pairs(decision: Decision, path: Path) -> None:

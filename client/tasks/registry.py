@@ -85,6 +85,14 @@ BUILT_IN: dict[str, tuple[str, TaskListing]] = {
             ("record", "clinician", "patient"),
         ),
     ),
+    "abs_lingam": (
+        "wardround.client.tasks.abs_lingam.task:AbsLingamTask",
+        TaskListing(
+            "abs_lingam",
+            "Learn who causes whom; noised moments leave, no rows",
+            ("record", "patient"),
+        ),
+    ),
     "cocoop": (
         "wardround.client.tasks.cocoop.task:CocoopTask",
         TaskListing(

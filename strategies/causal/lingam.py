@@ -187,7 +187,7 @@ def strengths(covariance: Array, rows: float, order: Sequence[int], barred: Arra
 
     Args:
         covariance: Of all variables.
-        rows: How many rows it is of.
+        rows: How many rows it is of; infinity drops no edge.
         order: Causes first.
         barred: Edges that cannot be; true at ``[to, from]``.
     """

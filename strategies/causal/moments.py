@@ -25,6 +25,7 @@ from wardround.strategies.causal.systems import Array
 
 ORDERS = 3
 SENSITIVITY = math.sqrt(ORDERS)  # add or remove one row
+SURE = 3.0  # deviations of the noise that a weight must exceed
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,7 @@ def judge(
     prior: Array | None = None,
     draws: int = 50,
     least_stability: float = 0.8,
+    noised: bool = False,
 ) -> Verdict:
     """A graph from released sums, and whether it survives as much noise again.
 
@@ -177,33 +179,37 @@ def judge(
         prior: As ``DirectLingam`` takes it.
         draws: How often noise is drawn again.
         least_stability: Share of draws in which every edge must keep its direction.
+        noised: The sums hold noise of a size that is not known here.
     """
     before = order_constraints(prior, size)
     barred = np.zeros((size, size), dtype=bool) if prior is None else prior == 0
     total, count = np.sum(totals, axis=0), float(sum(counts))
 
-    def graph(summed: Array) -> tuple[list[int], Array]:
+    def cumulants(summed: Array) -> tuple[Array, Array]:
         covariance, third = moments_of(summed, count, size).cumulants()
-        covariance = positive(covariance) if deviation else covariance
-        order = order_of_cumulants(covariance, third, before)
-        return order, strengths(covariance, count, order, barred)
+        return (positive(covariance) if deviation or noised else covariance), third
 
-    order, adjacency = graph(total)
-    kept = np.zeros_like(adjacency)
+    covariance, third = cumulants(total)
+    order = order_of_cumulants(covariance, third, before)
+    adjacency = strengths(covariance, count, order, barred)
+    kept, weights = np.zeros_like(adjacency), []
     spread = deviation * math.sqrt(len(totals))
     for _ in range(draws if spread else 0):
         noise = torch.randn(len(total), generator=generator, dtype=torch.float64).numpy()
-        place = {v: n for n, v in enumerate(graph(total + spread * noise)[0])}
+        again = cumulants(total + spread * noise)
+        place = {v: n for n, v in enumerate(order_of_cumulants(*again, before))}
         kept += [[place[j] < place[i] for j in range(size)] for i in range(size)]
+        weights.append(strengths(again[0], math.inf, order, barred))
+    if weights:  # an edge that noise alone could have made is none
+        adjacency = np.where(np.abs(adjacency) > SURE * np.std(weights, axis=0), adjacency, 0.0)
     edges = adjacency != 0
     stability = np.where(edges, kept / draws if spread else 1.0, 0.0)
     weakest = float(stability[edges].min()) if edges.any() else 0.0
     if not edges.any():
-        believed, reason = spread == 0, "no edge stands out"
+        believed, reason = not spread, "no edge stands out"
+        reason += " of the noise" if spread else ""
     else:
         believed = weakest >= least_stability
         state = "so it can be believed" if believed else "the noise is too large for this graph"
         reason = f"the least stable edge keeps its direction in {weakest:.0%} of draws; {state}"
-    if not edges.any() and spread:
-        reason = "no edge stands out of the noise"
     return Verdict(tuple(order), adjacency, stability, believed, reason)

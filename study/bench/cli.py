@@ -304,6 +304,20 @@ def pacit(
     _show(pacit_benchmark(_seeds(seeds), out, say=_say(as_json)), as_json)
 
 
+@bench_app.command(epilog="Example: [bold]wardround bench causal --data FOLDER --json[/bold]")
+def causal(
+    seeds: Annotated[int, typer.Option(min=1, help="Random systems; twice as many for noise.")] = 5,
+    data: Annotated[
+        Path | None, typer.Option(help="A folder with Sachs et al.'s proteins and graph.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What an abstraction saves, and what noise leaves of a causal order (docs/abs-lingam.md)."""
+    from wardround.study.bench.causal import causal_benchmark
+
+    _show(causal_benchmark(seeds, data, _say(as_json)), as_json)
+
+
 @bench_app.command(epilog="Example: [bold]wardround bench choice --json[/bold]")
 def choice(
     candidates: Annotated[int, typer.Option(min=2, help="Candidates.")] = 20,

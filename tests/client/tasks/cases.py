@@ -337,6 +337,28 @@ def pwiser() -> Any:
     )  # fmt: skip
 
 
+def abs_lingam() -> Any:
+    """Units of one, two and three rows, one of them longer than the radius."""
+    variables = [
+        {"name": "age", "centre": 50.0, "scale": 15.0},
+        {"name": "pressure", "centre": 120.0, "scale": 20.0},
+        {"name": "dose", "scale": 2.0},
+    ]
+    rows = [(60.0, 130.0, 1.5), (900.0, -100.0, 0.0), (20.0, 100.0, 3.0), (50.0, 120.0, 0.0),
+            (45.0, 140.0, -1.0), (70.0, 150.0, 4.0), (33.0, 90.0, 2.0)]  # fmt: skip
+    records = [Record(f"r{n}", {Unit.RECORD: f"r{n}"}, row) for n, row in enumerate(rows)]
+    return contract.TaskCase(
+        task=find_task("abs_lingam"),
+        model=lambda: nn.Module(),
+        tokenizer=None,
+        adapter={},
+        units=[records[:1], records[1:2], records[2:4], records[4:]],
+        config={"variable": variables, "generated": {"records_per_hospital": 40, "edges": 2}},
+        bad_file=("age,pressure,dose\n60,130,1\n60,high,1\n", 3),
+        typo=("radus", "radius"),
+    )
+
+
 CASES: dict[str, Callable[[], Any]] = {
     "pwiser": pwiser,
     "editing": editing,
@@ -346,4 +368,5 @@ CASES: dict[str, Callable[[], Any]] = {
     "reward": reward,
     "ballots": ballots,
     "cocoop": cocoop,
+    "abs_lingam": abs_lingam,
 }
