@@ -55,6 +55,12 @@ def attach_statistics(model: nn.Module, size: int) -> Trainable:
     return Trainable(statistics, {NAME: numbers}, detach=lambda: model)
 
 
+def contribution_losses(model: nn.Module, contributions: Tensor) -> Tensor:
+    """Minus the product of statistics and each unit's contribution, shape ``(units,)``."""
+    losses: Tensor = model(contributions.to(next(model.parameters()).device))
+    return losses
+
+
 def save_numbers(arrays: Mapping[str, Tensor], folder: Path, title: str, note: str) -> None:
     """Write numbers that are no adapter as safetensors; beside them what a reader must know."""
     from safetensors.torch import save_file

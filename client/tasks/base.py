@@ -8,7 +8,7 @@ to that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -69,6 +69,22 @@ class Dealt:
     units: tuple[int, ...]
     probes: Path
     notes: tuple[str, ...] = ()
+
+
+def write_dealt(
+    folder: Path,
+    suffix: str,
+    shares: Sequence[Sequence[Record]],
+    probes: Sequence[Record],
+    write: Callable[[Sequence[Record], Path], None],
+) -> Dealt:
+    """Write one file a hospital and one of probes into ``folder``, in a task's own format."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = tuple(folder / f"hospital-{number}{suffix}" for number in range(len(shares)))
+    for path, records in zip(files, shares, strict=True):
+        write(records, path)
+    write(probes, folder / f"probes{suffix}")
+    return Dealt(files, tuple(map(len, shares)), folder / f"probes{suffix}")
 
 
 @runtime_checkable

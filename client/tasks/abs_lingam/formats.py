@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from wardround.client.tasks.base import Record
@@ -44,14 +44,13 @@ def read_rows(path: Path, names: Sequence[str]) -> list[Record]:
     return records
 
 
-def write_rows(records: Iterable[Record], names: Sequence[str], path: Path) -> None:
+def write_rows(records: Sequence[Record], path: Path, names: Sequence[str]) -> None:
     """Write rows that ``read_rows`` reads back as equal records."""
-    rows = list(records)
-    with_patient = bool(rows) and Unit.PATIENT in rows[0].owners
+    with_patient = bool(records) and Unit.PATIENT in records[0].owners
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["id", *(["patient"] if with_patient else []), *names])
-        for record in rows:
+        for record in records:
             owner = [record.owners[Unit.PATIENT]] if with_patient else []
             writer.writerow([record.id, *owner, *map(repr, record.content)])
 

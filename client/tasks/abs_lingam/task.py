@@ -10,6 +10,7 @@ causes``. Source: Massidda, Magliacane and Bacciu (2024), arXiv 2406.00394, for 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,10 +18,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wardround.client.statistics import Statistics, attach_statistics, save_numbers
+from wardround.client.statistics import (
+    Statistics,
+    attach_statistics,
+    contribution_losses,
+    save_numbers,
+)
 from wardround.client.tasks.abs_lingam.config import CausalConfig, causal_config
 from wardround.client.tasks.abs_lingam.formats import read_rows, write_rows
-from wardround.client.tasks.base import Batch, Dealt, Metrics, Record, TaskConfig
+from wardround.client.tasks.base import (
+    Batch,
+    Dealt,
+    Metrics,
+    Record,
+    TaskConfig,
+    write_dealt,
+)
 from wardround.client.tasks.draws import Draws
 from wardround.client.trainable import Trainable
 from wardround.privacy import Unit
@@ -60,13 +73,9 @@ class AbsLingamTask:
             if len(records) < hospitals:
                 raise BadInput(f"{source}: {len(records)} rows, {hospitals} hospitals")
             shares = [records[number::hospitals] for number in range(hospitals)]
-        folder.mkdir(parents=True, exist_ok=True)
-        files = tuple(folder / f"hospital-{number}.csv" for number in range(hospitals))
-        for path, share in zip(files, shares, strict=True):
-            write_rows(share, _columns(settings), path)
-        probes = folder / "probes.csv"
-        write_rows((record for share in shares for record in share), _columns(settings), probes)
-        return Dealt(files, tuple(map(len, shares)), probes)
+        everything = [record for share in shares for record in share]
+        write = partial(write_rows, names=_columns(settings))
+        return write_dealt(folder, ".csv", shares, everything, write)
 
     def adapt(
         self,
@@ -96,9 +105,7 @@ class AbsLingamTask:
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """Minus the product of statistics and contribution, one a unit."""
-        device = next(model.parameters()).device
-        losses: Tensor = model(batch.inputs["contributions"].to(device))
-        return losses
+        return contribution_losses(model, batch.inputs["contributions"])
 
     def evaluate(
         self, model: nn.Module, tokenizer: Any, records: Sequence[Record], config: TaskConfig

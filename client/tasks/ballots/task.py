@@ -16,7 +16,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from wardround.client.statistics import Statistics, attach_statistics, save_numbers
+from wardround.client.statistics import (
+    Statistics,
+    attach_statistics,
+    contribution_losses,
+    save_numbers,
+)
 from wardround.client.tasks.ballots.agenda import (
     Agenda,
     ballot_margins,
@@ -25,7 +30,14 @@ from wardround.client.tasks.ballots.agenda import (
 )
 from wardround.client.tasks.ballots.formats import Ballot, read_ballots, write_ballots
 from wardround.client.tasks.ballots.generated import BallotShape, make_agendas, make_ballots
-from wardround.client.tasks.base import Batch, Dealt, Metrics, Record, TaskConfig
+from wardround.client.tasks.base import (
+    Batch,
+    Dealt,
+    Metrics,
+    Record,
+    TaskConfig,
+    write_dealt,
+)
 from wardround.client.trainable import Trainable
 from wardround.privacy import Unit
 from wardround.privacy.errors import BadInput
@@ -88,12 +100,8 @@ class BallotsTask:
                 shares[place % hospitals].append(record)
             if len(clinicians) < hospitals:
                 raise BadInput(f"{source}: {len(clinicians)} clinicians, {hospitals} hospitals")
-        folder.mkdir(parents=True, exist_ok=True)
-        files = tuple(folder / f"hospital-{number}.jsonl" for number in range(hospitals))
-        for path, share in zip(files, shares, strict=True):
-            write_ballots(share, path)
-        write_ballots([record for share in shares for record in share], folder / "probes.jsonl")
-        return Dealt(files, tuple(map(len, shares)), folder / "probes.jsonl")
+        everything = [record for share in shares for record in share]
+        return write_dealt(folder, ".jsonl", shares, everything, write_ballots)
 
     def adapt(
         self,
@@ -124,9 +132,7 @@ class BallotsTask:
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """Minus the product of statistics and contribution, one a unit."""
-        device = next(model.parameters()).device
-        losses: Tensor = model(batch.inputs["contributions"].to(device))
-        return losses
+        return contribution_losses(model, batch.inputs["contributions"])
 
     def evaluate(
         self, model: nn.Module, tokenizer: Any, records: Sequence[Record], config: TaskConfig

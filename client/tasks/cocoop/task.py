@@ -18,7 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wardround.client.tasks.base import Batch, Dealt, Metrics, Record, TaskConfig
+from wardround.client.tasks.base import (
+    Batch,
+    Dealt,
+    Metrics,
+    Record,
+    TaskConfig,
+    write_dealt,
+)
 from wardround.client.tasks.cocoop.config import CocoopConfig, PromptConfig, cocoop_config
 from wardround.client.tasks.cocoop.dealing import deal_generated, deal_public
 from wardround.client.tasks.cocoop.evaluation import evaluate_names
@@ -78,12 +85,7 @@ class CocoopTask:
             share = deal_generated(settings, hospitals, seed)
         else:
             share = deal_public(source, settings, hospitals, seed)
-        folder.mkdir(parents=True, exist_ok=True)
-        files = tuple(folder / f"hospital-{number}.jsonl" for number in range(hospitals))
-        for path, records in zip(files, share.hospitals, strict=True):
-            write_pictures(records, path)
-        write_pictures(share.probes, folder / "probes.jsonl")
-        return Dealt(files, tuple(map(len, share.hospitals)), folder / "probes.jsonl")
+        return write_dealt(folder, ".jsonl", share.hospitals, share.probes, write_pictures)
 
     def adapt(
         self,

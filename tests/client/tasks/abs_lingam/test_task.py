@@ -79,7 +79,7 @@ def test_weights_come_back_in_the_columns_units():
 def test_rows_come_back_as_they_were(tmp_path):
     rows = [record("a", (1.5, -2.0, 1e-9), "p"), record("b", (0.1, 3.0, 4.0), "p")]
     path = tmp_path / "rows.csv"
-    write_rows(rows, ("age", "dose", "stay"), path)
+    write_rows(rows, path, ("age", "dose", "stay"))
     assert read_rows(path, ("age", "dose", "stay")) == rows
     turned = read_rows(path, ("stay", "age"))
     assert turned[0].content == (1e-9, 1.5)
@@ -141,7 +141,7 @@ def test_evaluation_compares_with_the_rows_themselves(tmp_path):
 
 def test_a_public_file_is_dealt_out_once(tmp_path):
     rows = [record(str(n), (n, n % 7, n % 5)) for n in range(20)]
-    write_rows(rows, ("age", "dose", "stay"), tmp_path / "public.csv")
+    write_rows(rows, tmp_path / "public.csv", ("age", "dose", "stay"))
     dealt = TASK.deal(tmp_path / "public.csv", tmp_path / "dealt", 3, 0, CONFIG)
     names = [r.id for path in dealt.records for r in TASK.load(path, CONFIG)]
     assert sorted(names) == sorted(r.id for r in rows)
