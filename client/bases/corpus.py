@@ -71,7 +71,7 @@ def _edits(path: Path, limit: int) -> Corpus:
     edits: list[Edit] = [record.content for record in (kept[:limit] if limit else kept)]
     truths: dict[str, str] = {}
     for edit in edits:
-        for prompt in (*edit.prompts, *edit.rephrase_prompts):
+        for prompt in edit.wordings:
             if edit.ground_truth:
                 truths.setdefault(prompt, edit.ground_truth)
     others: dict[str, str] = {}

@@ -44,7 +44,7 @@ def score_edits(
         before: Switches the edits off for as long as it is entered.
         during: Entered around a forward pass of the edited model with its rows' prompts.
     """
-    wanted = [(prompt, e.target_new) for e in edits for prompt in (*e.prompts, *e.rephrase_prompts)]
+    wanted = [(wording, e.target_new) for e in edits for wording in e.wordings]
     kept = [(p.prompt, p.answer) for e in edits for probes in e.locality.values() for p in probes]
     rows = {
         (prompt, answer): encode(tokenizer, prompt, answer, max_length, eos=False)

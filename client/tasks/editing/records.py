@@ -77,6 +77,11 @@ class Edit:
         return (self.prompt, *self.paraphrases)
 
     @property
+    def wordings(self) -> tuple[str, ...]:
+        """Every phrasing, those never trained too: all should get the same answer."""
+        return (*self.prompts, *self.rephrase_prompts)
+
+    @property
     def relation(self) -> str:
         """The question with its subject taken out: equal for edits that ask the same of others."""
         return self.prompt.replace(self.subject, "…")

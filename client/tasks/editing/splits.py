@@ -25,8 +25,9 @@ class OverlapReport:
     Attributes:
         found: Corrections in the file.
         kept: Corrections left.
-        conflicts: Held out because another correction answers the same prompt differently.
-        probed: Held out because the prompt is a locality probe of another correction.
+        conflicts: Held out because another correction answers the same question differently, in
+            whichever of its wordings.
+        probed: Held out because a wording is a locality probe of another correction.
         duplicates: Held out because prompt and answer had occurred before.
         own_probes: Locality probes dropped because they ask their own correction's question.
     """
@@ -41,8 +42,11 @@ class OverlapReport:
     def notes(self) -> tuple[str, ...]:
         """A sentence for each thing held out; empty when the file does not contradict itself."""
         sentences = (
-            (self.conflicts, "corrections held out: another one answers the same prompt otherwise"),
-            (self.probed, "corrections held out: their prompt is another one's locality probe"),
+            (
+                self.conflicts,
+                "corrections held out: another one answers the same question otherwise",
+            ),
+            (self.probed, "corrections held out: they ask another one's locality probe"),
             (self.duplicates, "corrections held out: prompt and answer had occurred before"),
             (
                 self.own_probes,
@@ -64,7 +68,8 @@ def hold_out(records: Sequence[Record]) -> tuple[list[Record], OverlapReport]:
     probed_by: dict[str, set[int]] = {}
     for place, record in enumerate(records):
         edit: Edit = record.content
-        answers.setdefault(_same(edit.prompt), set()).add(_same(edit.target_new))
+        for wording in edit.wordings:
+            answers.setdefault(_same(wording), set()).add(_same(edit.target_new))
         for probes in edit.locality.values():
             for probe in probes:
                 probed_by.setdefault(_same(probe.prompt), set()).add(place)
@@ -73,9 +78,10 @@ def hold_out(records: Sequence[Record]) -> tuple[list[Record], OverlapReport]:
     conflicts = probed = duplicates = own_probes = 0
     for place, record in enumerate(records):
         prompt = _same(record.content.prompt)
-        if len(answers[prompt]) > 1:
+        wordings = [_same(wording) for wording in record.content.wordings]
+        if any(len(answers[wording]) > 1 for wording in wordings):
             conflicts += 1
-        elif probed_by.get(prompt, set()) - {place}:
+        elif any(probed_by.get(wording, set()) - {place} for wording in wordings):
             probed += 1
         elif prompt in seen:
             duplicates += 1

@@ -39,6 +39,20 @@ def test_each_contradiction_is_held_out_under_its_own_name():
     assert [note.split()[0] for note in report.notes()] == ["2", "1", "1", "1", "2"]
 
 
+def test_other_wordings_of_a_question_contradict_too():
+    records = [
+        edit_record("a", Edit("What does A do?", "A", "one", rephrase_prompts=("A is for",))),
+        edit_record("b", Edit("a is  for", "a", "two")),  # what a is asked as well
+        edit_record("c", Edit("C?", "C", "one", paraphrases=("Of C?",))),
+        _record(3, "D?", "one", "of c?"),  # its probe is a wording of what c corrects
+        edit_record("e", Edit("E?", "E", "one", rephrase_prompts=("Of E?",))),
+        edit_record("f", Edit("Of E?", "E", "One")),  # says what e says: no contradiction
+    ]
+    kept, report = hold_out(records)
+    assert report == OverlapReport(6, 3, conflicts=2, probed=1, duplicates=0, own_probes=0)
+    assert [record.id for record in kept] == ["r3", "e", "f"]
+
+
 def test_a_file_in_order_is_left_alone_and_says_nothing():
     records = [_record(n, f"{n}?", "x", "other?") for n in range(3)]
     kept, report = hold_out(records)
