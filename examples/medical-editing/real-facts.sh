@@ -1,7 +1,7 @@
 #!/bin/sh
 # MedCF and MedFE end to end over four hospitals: train a small base that knows the old answers,
-# look where it keeps them, then run the federated study on it. Training the base of MedCF takes five
-# minutes of one core.
+# look where it keeps them, then run the federated study on it. A quarter of an hour of one core, most of
+# it for the two bases.
 #   sh examples/medical-editing/real-facts.sh [FOLDER WITH medcf_valid.json AND medfe_valid.json]
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
