@@ -14,6 +14,7 @@ from rich.console import Console
 
 from wardround.privacy.errors import WardroundError
 from wardround.study.bench.cli import bench_app
+from wardround.study.choice_cli import count, decide, precompute
 from wardround.study.editing_cli import base_app, edit, trace
 from wardround.study.provisioning.cli import provision_app
 
@@ -31,6 +32,16 @@ app.add_typer(bench_app, name="bench")
 app.add_typer(base_app, name="base")
 app.add_typer(provision_app, name="provision")
 app.command(epilog="Example: [bold]wardround edit valid.json --out edited[/bold]")(edit)
+app.command(
+    epilog="Example: [bold]wardround precompute study.toml --data a.jsonl --out b.jsonl[/bold]"
+)(precompute)
+app.command(epilog="Example: [bold]wardround decide RUN --rule schulze --pairs pairs.jsonl[/bold]")(
+    decide
+)
+app.command(
+    epilog="Example: [bold]wardround count ballots.toml --ballots all.jsonl --rule equal-shares "
+    "--seats 3[/bold]"
+)(count)
 app.command(epilog="Example: [bold]wardround trace valid.json --base bases/medcf[/bold]")(trace)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -204,54 +215,6 @@ def evaluate(
         _print_json(document)
     else:
         show_evaluation(Console(), document)
-
-
-@app.command(
-    epilog="Example: [bold]wardround precompute study.toml --data a.jsonl --out b.jsonl[/bold]"
-)
-def precompute(
-    study: Annotated[Path, typer.Argument(help="The study file.")],
-    data: Annotated[Path, typer.Option(help="Records, in a format the task reads.")],
-    out: Annotated[Path, typer.Option(help="A new file of the same records.")],
-    as_json: AsJson = False,
-) -> None:
-    """Write beside records what a study's frozen model says of them; nothing leaves the house."""
-    from wardround.study.config import Study
-    from wardround.study.precompute import precompute as write
-
-    records = write(Study.read(study), data, out)
-    if as_json:
-        _print_json({"records": records, "out": str(out)})
-    else:
-        Console().print(f"{records} records: {out}", highlight=False, soft_wrap=True)
-
-
-@app.command(epilog="Example: [bold]wardround decide RUN --rule schulze --pairs pairs.jsonl[/bold]")
-def decide(
-    run_dir: Annotated[Path, typer.Argument(help="Folder of a run of the task ballots.")],
-    rule: Annotated[str, typer.Option(help="How duels become a choice.")] = "split-cycle",
-    weighting: Annotated[
-        str, typer.Option(help="Whose voice counts how much: voter, site or square-root.")
-    ] = "voter",
-    least_stability: Annotated[
-        float, typer.Option(help="Share of draws of fresh noise that must leave the choice as is.")
-    ] = 0.8,
-    pairs: Annotated[
-        Path | None, typer.Option(help="Write collective preference pairs here, to tune on.")
-    ] = None,
-    seed: int = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Turn what hospitals released of their ballots into collective choices, and say how firm."""
-    from wardround.study.decide import decide_run, show_decision, write_pairs
-
-    decision = decide_run(run_dir, rule, weighting, least_stability, seed)
-    if pairs is not None:
-        write_pairs(decision, pairs)
-    if as_json:
-        _print_json(decision.to_json())
-    else:
-        show_decision(Console(), decision)
 
 
 @app.command(epilog="Example: [bold]wardround causes RUN --out graph[/bold]")

@@ -15,7 +15,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from wardround.client.tasks.ballots.agenda import longest_ballot, margin_matrix, places
+from wardround.client.tasks.ballots.agenda import (
+    Agenda,
+    Release,
+    longest_ballot,
+    margin_matrix,
+    places,
+)
 from wardround.client.tasks.ballots.task import read_settings
 from wardround.privacy.errors import BadInput
 from wardround.privacy.plan import Mode
@@ -27,9 +33,13 @@ from wardround.strategies.choice.collective import (
     decide,
     preference_pairs,
 )
+from wardround.strategies.choice.rules import APPROVAL
+from wardround.strategies.choice.scored import decide_scores, site_of
 from wardround.strategies.choice.sites import Site
 from wardround.study.released import released_sums
 from wardround.study.run_folder import RunFolder
+
+RULES = {Release.DUELS: "split-cycle", Release.BORDA: "borda", Release.APPROVALS: APPROVAL}
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,8 @@ def decide_run(
 
     Args:
         run_dir: The run's folder.
-        rule: Name of a rule on duels.
+        rule: Name of a rule on what was released; empty for split-cycle on duels, and the only one
+            there is on anything else.
         weighting: ``voter``, ``site`` or ``square-root``.
         least_stability: Below it a choice is not called collective.
         seed: Public; of the noise that is drawn again.
@@ -90,32 +101,50 @@ def decide_run(
     if (study.study.task, study.strategy.name) != ("ballots", "tally"):
         raise BadInput(f"{run_dir}: a run of {study.study.task} with {study.strategy.name}; "
                        "decide needs task ballots and strategy tally")  # fmt: skip
+    voted = read_settings(study.task)
+    agendas, release = voted.agendas, voted.release
+    rule = rule or RULES[release]
+    if release is not Release.DUELS and rule != RULES[release]:
+        raise BadInput(f"rule is {rule!r}: the run released {release.value}, which tell no more "
+                       f"than {RULES[release]!r}")  # fmt: skip
     table = {"rule": rule, "weighting": weighting, "least_stability": least_stability}
     settings = from_table(ChoiceSettings, table, "decide")
-    agendas = read_settings(study.task).agendas
     sums = released_sums(folder)
     generator = torch.Generator().manual_seed(seed)
     choices = []
-    for agenda, place in zip(agendas, places(agendas).values(), strict=True):
+    for agenda, place in zip(agendas, places(agendas, release).values(), strict=True):
         sites = [
-            Site(
-                name,
-                margin_matrix(len(agenda.candidates), one.total[list(place)]).numpy() / 2,
-                float(one.units),
-                one.deviation,
-            )
+            _site(agenda, release, name, one.total[list(place)], one.units, one.deviation)
             for name, one in sums.items()
         ]
+        about = (agenda.id, agenda.candidates, sites, settings, generator)
         groups = [frozenset(group) for group in agenda.clones]
-        choices.append(decide(agenda.id, agenda.candidates, sites, settings, generator, groups))
+        choices.append(
+            decide(*about, groups) if release is Release.DUELS else decide_scores(*about)
+        )
     private = study.privacy.mode is not Mode.NONE
     return Decision(
         settings,
         tuple(agenda.prompt for agenda in agendas),
         tuple(choices),
         len(sums),
-        private and study.privacy.clip_norm < longest_ballot(agendas) * (1 - 1e-6),
+        private and study.privacy.clip_norm < longest_ballot(agendas, release) * (1 - 1e-6),
     )
+
+
+def _site(
+    agenda: Agenda,
+    release: Release,
+    name: str,
+    numbers: torch.Tensor,
+    voters: int,
+    deviation: float,
+) -> Site:
+    """What one hospital released of one agenda."""
+    if release is not Release.DUELS:
+        return site_of(name, numbers.numpy(), float(voters), deviation)
+    wins = margin_matrix(len(agenda.candidates), numbers).numpy() / 2
+    return Site(name, wins, float(voters), deviation)
 
 
 def write_pairs(decision: Decision, path: Path) -> None:

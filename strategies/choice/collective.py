@@ -18,7 +18,13 @@ from wardround.strategies.choice.axioms import Finding, examine
 from wardround.strategies.choice.ballots import Floats
 from wardround.strategies.choice.lottery import maximal_lottery
 from wardround.strategies.choice.pairwise import Winners, margins
-from wardround.strategies.choice.rules import DUEL_RULES, require_rule, scores, winners
+from wardround.strategies.choice.rules import (
+    APPROVAL,
+    DUEL_RULES,
+    require_rule,
+    scores,
+    winners,
+)
 from wardround.strategies.choice.sites import Site, Weighting, add_up, by_name
 from wardround.strategies.choice.stability import pair_stability, stability
 
@@ -28,7 +34,7 @@ class ChoiceSettings:
     """How a consortium decides; agreed and published before ballots are cast.
 
     Attributes:
-        rule: Name of a rule on duels.
+        rule: Name of a rule on duels, or ``approval``.
         weighting: Whose voice counts how much.
         least_stability: Share of draws of fresh noise in which the winners must stay the same for
             the choice to be called collective, and the least probability for one of its pairs.
@@ -47,8 +53,9 @@ class ChoiceSettings:
 
     def __post_init__(self) -> None:
         require_rule(self.rule)
-        if self.rule not in DUEL_RULES:
-            raise ValueError(f"rule is {self.rule!r}; one of {', '.join(DUEL_RULES)}")
+        known = (*DUEL_RULES, APPROVAL)
+        if self.rule not in known:
+            raise ValueError(f"rule is {self.rule!r}; one of {', '.join(known)}")
         if not 0 <= self.least_stability <= 1:
             raise ValueError(f"least_stability is {self.least_stability}; it must be in [0, 1]")
         for name in ("draws", "most_pairs"):

@@ -69,6 +69,7 @@ _BY_BALLOTS: Mapping[str, Callable[[Profile], Winners]] = {
     "instant-runoff": instant_runoff,
 }
 DUEL_RULES = (*_BY_DUELS, "maximal-lottery")
+APPROVAL = "approval"  # most marks; from released approvals alone
 BALLOT_RULES = tuple(_BY_BALLOTS)
 
 
@@ -87,6 +88,8 @@ def winners(rule: str, wins: Floats) -> Winners:
             f"rule is {rule!r}: it needs whole ballots, which do not survive noise; use one of "
             f"{', '.join(DUEL_RULES)}"
         )
+    if rule == APPROVAL:
+        raise BadInput(f"rule is {rule!r}: it needs approvals, which duels do not tell")
     return _BY_DUELS[require_rule(rule)](wins)
 
 
@@ -99,7 +102,7 @@ def winners_of_ballots(rule: str, profile: Profile) -> Winners:
 
 def require_rule(rule: str) -> str:
     """``rule``, or ``BadInput`` suggesting the nearest when there is no such rule."""
-    known = (*DUEL_RULES, *BALLOT_RULES)
+    known = (*DUEL_RULES, APPROVAL, *BALLOT_RULES)
     if rule not in known:
         raise BadInput(f"rule is {rule!r}: no such rule{nearest(rule, list(known))}")
     return rule

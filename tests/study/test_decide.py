@@ -99,17 +99,67 @@ def test_a_clip_norm_below_a_full_ballot_is_said(tmp_path: Path, wardround: Any)
 
 def test_an_unfirm_choice_gives_no_pairs_and_writes_nothing(tmp_path: Path, wardround: Any) -> None:
     study = vote(tmp_path, ("epsilon = 4.0\n", "noise_multiplier = 60.0\n"))
-    document = decided(wardround, study)
+    # Noise alone would look this firm once in millions of runs; at 0.8 it would once in fifty.
+    firm = ("--least-stability", "0.999")
+    document = decided(wardround, study, *firm)
     assert not any(choice["collective"] for choice in document["agendas"])
     assert document["pairs"] == []
     run = sorted((tmp_path / "runs").glob("collective-*"))[-1]
-    refused = wardround("decide", run, "--pairs", tmp_path / "pairs.jsonl")
+    refused = wardround("decide", run, "--pairs", tmp_path / "pairs.jsonl", *firm)
     assert refused.code == 2
     assert "no pair is firm enough" in refused.err
     assert not (tmp_path / "pairs.jsonl").exists()
     unknown = wardround("decide", run, "--rule", "schulz")
     assert unknown.code == 2
     assert "schulze" in unknown.err
+
+
+@pytest.mark.parametrize(("release", "rule"), [("borda", "borda"), ("approvals", "approval")])
+def test_scores_are_released_with_less_noise_and_decide_by_one_rule(
+    tmp_path: Path, wardround: Any, release: str, rule: str
+) -> None:
+    study = vote(
+        tmp_path,
+        ("epsilon = 4.0\n", 'mode = "none"\n'),
+        ("[task.generated]", f'[task]\nrelease = "{release}"\n\n[task.generated]'),
+    )
+    document = decided(wardround, study)
+    assert document["rule"] == rule
+    agendas = make_agendas(BallotShape(agendas=2))
+    for agenda, choice in zip(agendas, document["agendas"], strict=True):
+        ballots = [
+            record.content.tiers
+            for hospital in range(4)
+            for record in make_ballots(agendas, 50, hospital, 0)
+            if record.content.agenda == agenda.id
+        ]
+        exact = [0.0] * 4
+        for tiers in ballots:
+            for place, tier in enumerate(tiers):
+                for candidate in tier:
+                    exact[candidate] += 1.5 - place if release == "borda" else float(place == 0)
+        centre = sum(exact) / 4
+        assert choice["places"] == pytest.approx([score - centre for score in exact], abs=1e-2)
+        assert choice["winners"] == [max(range(4), key=lambda i: exact[i])]
+        assert choice["collective"]
+    run = sorted((tmp_path / "runs").glob("collective-*"))[-1]
+    refused = wardround("decide", run, "--rule", "schulze")
+    assert refused.code == 2
+    assert f"the run released {release}" in refused.err
+
+
+def test_the_noise_of_scores_is_declared(tmp_path: Path, wardround: Any) -> None:
+    study = vote(
+        tmp_path,
+        ("epsilon = 4.0\n", "noise_multiplier = 0.9\n"),
+        ("clip_norm = 3.5", "clip_norm = 2.5"),
+        ("[task.generated]", '[task]\nrelease = "borda"\n\n[task.generated]'),
+    )
+    document = decided(wardround, study)
+    # Four sites, noise 0.9 * 2.5 on a score, a difference of two: 2 * sqrt(2) times that.
+    assert document["agendas"][0]["deviation"] == pytest.approx(2 * 2**0.5 * 0.9 * 2.5)
+    # A full Borda ballot on four candidates has the norm sqrt(5), two agendas sqrt(10).
+    assert document["ballots_shortened"]
 
 
 def test_more_rounds_are_averaged(tmp_path: Path, wardround: Any) -> None:

@@ -1,7 +1,8 @@
 """Ballots from JSON lines: who ranks what on which agenda.
 
 ``{"agenda": "a1", "clinician": "c7", "ranking": [[2], [0, 1]]}``: candidates by position, tiers
-best first; a tier of one may be a bare number. Refusals name file, line and field, and never repeat
+best first; a tier of one may be a bare number. ``approve`` in place of ``ranking`` lists who is
+approved of: a ranking of one tier. Refusals name file, line and field, and never repeat
 what a ballot says.
 """
 
@@ -20,7 +21,7 @@ from wardround.privacy import Unit
 from wardround.privacy.errors import BadInput
 from wardround.privacy.tables import nearest
 
-_FIELDS = ("agenda", "clinician", "ranking", "id")
+_FIELDS = ("agenda", "clinician", "ranking", "approve", "id")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,10 @@ def _record(item: object, agendas: Mapping[str, Agenda], default_id: str) -> Rec
     identifier = item.get("id", default_id)
     if not isinstance(identifier, str) or not identifier:
         raise ValueError("id must be a text")
-    tiers = _tiers(item.get("ranking"), len(agendas[item["agenda"]].candidates))
+    if "approve" in item and "ranking" in item:
+        raise ValueError("give ranking or approve, not both")
+    ranking = [item["approve"]] if "approve" in item else item.get("ranking")
+    tiers = _tiers(ranking, len(agendas[item["agenda"]].candidates))
     owners = {Unit.CLINICIAN: item["clinician"], Unit.RECORD: identifier}
     return Record(identifier, owners, Ballot(item["agenda"], tiers))
 

@@ -24,7 +24,8 @@ from wardround.client.statistics import (
 )
 from wardround.client.tasks.ballots.agenda import (
     Agenda,
-    ballot_margins,
+    Release,
+    contribution,
     margin_matrix,
     places,
 )
@@ -42,7 +43,7 @@ from wardround.client.trainable import Trainable
 from wardround.privacy import Unit
 from wardround.privacy.errors import BadInput
 from wardround.privacy.tables import from_table
-from wardround.strategies.choice.pairwise import copeland
+from wardround.strategies.choice.pairwise import Winners, best, copeland
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,16 @@ class BallotConfig:
 
     Attributes:
         agenda: What is voted on; made up when empty.
+        release: What leaves of ballots: duels, Borda scores or approvals.
         generated: How large a made-up vote is.
     """
 
     agenda: tuple[Agenda, ...] = ()
+    release: Release = Release.DUELS
     generated: BallotShape = field(default_factory=BallotShape)
 
     def __post_init__(self) -> None:
-        places(self.agenda)
+        places(self.agenda, self.release)
 
     @property
     def agendas(self) -> tuple[Agenda, ...]:
@@ -111,23 +114,28 @@ class BallotsTask:
         config: TaskConfig,
         generator: torch.Generator,
     ) -> Trainable:
-        """One number a duel; the base is not looked at, so ``none`` will do."""
-        size = sum(agenda.duels for agenda in read_settings(config).agendas)
-        return attach_statistics(model, size)
+        """One number a duel or candidate; the base is not looked at, so ``none`` will do."""
+        settings = read_settings(config)
+        return attach_statistics(
+            model, sum(agenda.numbers(settings.release) for agenda in settings.agendas)
+        )
 
     def collate(
         self, units: Sequence[Sequence[Record]], tokenizer: Any, config: TaskConfig
     ) -> Batch:
-        """One row a unit: all its ballots' duels."""
-        agendas = {agenda.id: agenda for agenda in read_settings(config).agendas}
-        where = places(tuple(agendas.values()))
+        """One row a unit: what all its ballots add."""
+        settings = read_settings(config)
+        agendas = {agenda.id: agenda for agenda in settings.agendas}
+        where = places(tuple(agendas.values()), settings.release)
         size = sum(map(len, where.values()))
         rows = torch.zeros(len(units), size, dtype=torch.float64)
         for number, records in enumerate(units):
             for record in records:
                 ballot: Ballot = record.content
                 count = len(agendas[ballot.agenda].candidates)
-                rows[number, list(where[ballot.agenda])] += ballot_margins(count, ballot.tiers)
+                rows[number, list(where[ballot.agenda])] += contribution(
+                    count, ballot.tiers, settings.release
+                )
         return Batch({"contributions": rows}, torch.arange(len(units)), len(units))
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -137,24 +145,27 @@ class BallotsTask:
     def evaluate(
         self, model: nn.Module, tokenizer: Any, records: Sequence[Record], config: TaskConfig
     ) -> Metrics:
-        """How far the released duels are from those of ``records``.
+        """How far the released numbers are from those of ``records``.
 
         Returns:
-            ``same_winners``: share of agendas with the same Copeland winners; ``margin_error``:
-            mean absolute difference of a margin, in voters per voter.
+            ``same_winners``: share of agendas with the same winners, by Copeland's rule or the
+            highest score; ``margin_error``: mean absolute difference of a number, in voters per
+            voter.
         """
         if not isinstance(model, Statistics):
             raise TypeError(f"expected Statistics; this is {type(model).__name__}")
-        agendas, units = read_settings(config).agendas, _by_clinician(records)
+        settings, units = read_settings(config), _by_clinician(records)
+        agendas = settings.agendas
         exact = self.collate(units, tokenizer, config).inputs["contributions"].mean(0)
         found = model.values.double().cpu()
         same = 0
-        for agenda, place in zip(agendas, places(agendas).values(), strict=True):
-            pair = [
-                copeland(margin_matrix(len(agenda.candidates), duels[list(place)]).numpy() / 2)
-                for duels in (exact, found)
-            ]
-            same += pair[0] == pair[1]
+        where = places(agendas, settings.release).values()
+        for agenda, place in zip(agendas, where, strict=True):
+            one, other = (
+                _winners(agenda, numbers[list(place)], settings.release)
+                for numbers in (exact, found)
+            )
+            same += one == other
         return {
             "same_winners": same / len(agendas),
             "margin_error": float((exact - found).abs().mean()),
@@ -176,6 +187,13 @@ class BallotsTask:
 def read_settings(config: TaskConfig) -> BallotConfig:
     """The ``[task]`` table, checked."""
     return from_table(BallotConfig, config, "[task]")
+
+
+def _winners(agenda: Agenda, numbers: Tensor, release: Release) -> Winners:
+    """Who wins an agenda, to compare by."""
+    if release is Release.DUELS:
+        return copeland(margin_matrix(len(agenda.candidates), numbers).numpy() / 2)
+    return best(numbers.numpy())
 
 
 def _by_clinician(records: Sequence[Record]) -> list[list[Record]]:

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from wardround.client.statistics import NAME, Statistics, attach_statistics
 from wardround.client.tasks.ballots.agenda import (
     Agenda,
+    Release,
     ballot_margins,
+    contribution,
     longest_ballot,
     margin_matrix,
     places,
@@ -28,6 +30,7 @@ from wardround.privacy.errors import BadInput
 from wardround.strategies.choice.ballots import Profile
 from wardround.strategies.choice.pairwise import margins
 
+DUELS = Release.DUELS
 AGENDAS = (Agenda("a", ("Rest", "Tea", "Honey")), Agenda("b", ("Yes", "No")))
 
 
@@ -53,7 +56,7 @@ def test_summed_duels_are_the_profiles_margins(orders: list[list[int]]) -> None:
 def test_a_full_ballot_is_as_long_as_the_formula_says() -> None:
     # One clinician more or less moves the margins by sqrt(m (m - 1) / 2) an agenda, jointly over
     # all agendas: sqrt(3 + 1).
-    assert longest_ballot(AGENDAS) == 2.0
+    assert longest_ballot(AGENDAS, DUELS) == 2.0
     full = torch.cat([ballot_margins(3, ((0,), (1,), (2,))), ballot_margins(2, ((1,), (0,)))])
     assert float(full.norm()) == 2.0
 
@@ -72,6 +75,32 @@ def test_no_ballot_is_longer_than_the_formula(tiers: list[list[int]]) -> None:
     assert moved <= math.sqrt(4 * 3 / 2) + 1e-12
 
 
+def test_borda_scores_and_approvals_by_hand() -> None:
+    # Of three: 2 wins less 0 losses, halved, and so on; the bound is sqrt(3 (9 - 1) / 12).
+    assert contribution(3, ((2,), (0,), (1,)), Release.BORDA).tolist() == [0, -1, 1]
+    assert contribution(3, ((2,), (0, 1)), Release.BORDA).tolist() == [-0.5, -0.5, 1]
+    assert contribution(3, ((1, 2), (0,)), Release.APPROVALS).tolist() == [0, 1, 1]
+    one = (Agenda("a", ("x", "y", "z", "u")),)
+    assert longest_ballot(one, Release.BORDA) == pytest.approx(math.sqrt(5))
+    assert longest_ballot(one, Release.APPROVALS) == 2.0
+
+
+@given(st.permutations(range(5)), st.integers(1, 5), st.data())
+@settings(max_examples=80, deadline=None)
+def test_no_ballot_moves_a_release_by_more_than_its_formula(
+    order: list[int], named: int, data: st.DataObject
+) -> None:
+    cuts = sorted(data.draw(st.sets(st.integers(1, named), max_size=named)) | {named})
+    tiers = tuple(tuple(order[a:b]) for a, b in zip([0, *cuts], cuts, strict=False) if a < b)
+    agenda = Agenda("a", ("v", "w", "x", "y", "z"))
+    for release in Release:
+        moved = contribution(5, tiers, release)
+        assert float(moved.norm()) <= longest_ballot((agenda,), release) + 1e-12
+    # The broken twin, scores that are not centred, moves further than the centred bound.
+    full = contribution(5, tuple((i,) for i in order), Release.BORDA)
+    assert float((full + 2).norm()) > longest_ballot((agenda,), Release.BORDA)
+
+
 def test_the_gradient_of_a_unit_is_its_contribution_whatever_was_counted_before() -> None:
     trainable = attach_statistics(torch.nn.Module(), 3)
     model = trainable.model
@@ -86,9 +115,10 @@ def test_the_gradient_of_a_unit_is_its_contribution_whatever_was_counted_before(
 
 
 def test_agendas_share_one_vector() -> None:
-    assert places(AGENDAS) == {"a": range(3), "b": range(3, 4)}
+    assert places(AGENDAS, DUELS) == {"a": range(3), "b": range(3, 4)}
+    assert places(AGENDAS, Release.BORDA) == {"a": range(3), "b": range(3, 5)}
     with pytest.raises(ValueError, match="twice"):
-        places((AGENDAS[0], AGENDAS[0]))
+        places((AGENDAS[0], AGENDAS[0]), DUELS)
 
 
 def write(path: Path, *items: Any) -> Path:
@@ -122,6 +152,7 @@ def test_ballots_survive_a_round_trip(tmp_path: Path) -> None:
         ({**BALLOT, "clinician": "m", "ranking": [3]}, r"outside 0\.\.2"),
         ({**BALLOT, "clinician": "m", "ranking": ["Rest"]}, "positions of candidates"),
         ({**BALLOT, "rankng": []}, "ranking"),
+        ({**BALLOT, "clinician": "m", "approve": [0]}, "not both"),
         (BALLOT, "has voted on this agenda before"),
     ],
 )
