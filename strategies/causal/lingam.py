@@ -52,8 +52,8 @@ class DirectLingam:
         """
         values, self.feature_names_ = as_rows(rows)
         before = order_constraints(self.prior_knowledge, values.shape[1])
-        self.causal_order_ = find_order(values, before)
         barred = barred_edges(self.prior_knowledge, values.shape[1])
+        self.causal_order_ = find_order(values, before, barred)
         covariance = np.cov(values, rowvar=False).reshape((values.shape[1],) * 2)
         self.adjacency_matrix_ = strengths(covariance, len(values), self.causal_order_, barred)
         return self
@@ -112,12 +112,13 @@ def barred_edges(prior: Array | None, size: int) -> Array:
     return np.zeros((size, size), dtype=bool) if prior is None else prior == NO_PATH
 
 
-def find_order(values: Array, before: Array) -> list[int]:
+def find_order(values: Array, before: Array, barred: Array) -> list[int]:
     """Variables, causes first.
 
     Args:
         values: Rows.
         before: From ``order_constraints``.
+        barred: From ``barred_edges``; such pairs are not compared, because the answer is known.
     """
     left, order = list(range(values.shape[1])), []
     residual = values - values.mean(axis=0)
@@ -127,7 +128,8 @@ def find_order(values: Array, before: Array) -> list[int]:
         root = candidates[0]
         if len(candidates) > 1:
             entropy = entropies(residual)
-            scores = root_scores(residual, entropy, candidates)
+            doubtful = np.logical_not(barred[np.ix_(left, left)])
+            scores = root_scores(residual, entropy, candidates, doubtful)
             root = candidates[int(np.argmin(scores))]
         order.append(left.pop(root))
         cause = residual[:, root]
@@ -136,32 +138,38 @@ def find_order(values: Array, before: Array) -> list[int]:
     return order + left
 
 
-def root_scores(standard: Array, entropy: Array, candidates: Sequence[int]) -> Array:
+def root_scores(
+    standard: Array, entropy: Array, candidates: Sequence[int], doubtful: Array
+) -> Array:
     """How far each candidate is from being a root; the smallest is the likeliest.
 
     Args:
         standard: Rows of mean 0 and deviation 1.
         entropy: Of each column.
         candidates: Columns.
+        doubtful: True at ``[i, j]`` where j may be a cause of i.
     """
     correlation = standard.T @ standard / len(standard)
     size = standard.shape[1]
     given = np.full((size, size), np.nan)  # [a, b]: entropy of a once b is taken out
-    for column in candidates:
-        pairs = [(other, column) for other in range(size) if other != column]
-        for a, b in pairs + [(b, a) for a, b in pairs]:
-            if math.isnan(given[a, b]):
-                rho = correlation[a, b]
-                left = (standard[:, a] - rho * standard[:, b]) / math.sqrt(max(1 - rho**2, 1e-12))
-                given[a, b] = entropies(left[:, None])[0]
-    return scores_from(entropy, given, candidates)
+    for a, b in compared(candidates, doubtful):
+        rho = correlation[a, b]
+        left = (standard[:, a] - rho * standard[:, b]) / math.sqrt(max(1 - rho**2, 1e-12))
+        given[a, b] = entropies(left[:, None])[0]
+    return scores_from(entropy, given, candidates, doubtful)
 
 
-def scores_from(entropy: Array, given: Array, candidates: Sequence[int]) -> Array:
+def compared(candidates: Sequence[int], doubtful: Array) -> list[tuple[int, int]]:
+    """The pairs (a, b) of which it must be known what is left of a without b."""
+    pairs = {(i, j) for i in candidates for j in np.flatnonzero(doubtful[i]).tolist() if i != j}
+    return sorted(pairs | {(j, i) for i, j in pairs})
+
+
+def scores_from(entropy: Array, given: Array, candidates: Sequence[int], doubtful: Array) -> Array:
     """Scores from entropies alone: ``sum_j min(0, I(j → i) - I(i → j))^2`` of each candidate i."""
     scores = []
     for i in candidates:
-        others = [j for j in range(len(entropy)) if j != i]
+        others = [j for j in range(len(entropy)) if j != i and doubtful[i, j]]
         forwards = entropy[others] + given[i, others]
         backwards = entropy[i] + given[others, i]
         scores.append(float((np.minimum(0.0, forwards - backwards) ** 2).sum()))

@@ -21,6 +21,7 @@ from wardround.strategies.causal.lingam import (
     DirectLingam,
     as_rows,
     barred_edges,
+    compared,
     entropy_of_means,
     order_constraints,
     scores_from,
@@ -77,9 +78,9 @@ def fit_pooled(sites: Sequence[Site], prior_knowledge: Array | None = None) -> D
     size = len(centre)
     found = DirectLingam(prior_knowledge)
     before = order_constraints(prior_knowledge, size)
-    found.causal_order_ = _find_order(sites, count, centre, covariance, before)
-    scaled = covariance * count / (count - 1)
     barred = barred_edges(prior_knowledge, size)
+    found.causal_order_ = _find_order(sites, count, centre, covariance, (before, barred))
+    scaled = covariance * count / (count - 1)
     found.adjacency_matrix_ = strengths(scaled, count, found.causal_order_, barred)
     found.feature_names_ = tuple(f"x{place}" for place in range(size))
     return found
@@ -91,9 +92,13 @@ def row_sites(tables: Sequence[Array]) -> list[RowSite]:
 
 
 def _find_order(
-    sites: Sequence[Site], count: int, centre: Array, covariance: Array, before: Array
+    sites: Sequence[Site], count: int, centre: Array, covariance: Array, known: tuple[Array, Array]
 ) -> list[int]:
-    """Variables, causes first; one question to all sites a root."""
+    """Variables, causes first; one question to all sites a root.
+
+    ``known`` is who must come before whom, and which edges are barred.
+    """
+    before, barred = known
     left, order = list(range(len(centre))), []
     made_of = np.eye(len(centre))  # each column: a variable's residual, in the original ones
     while len(left) > 1:
@@ -103,13 +108,9 @@ def _find_order(
         correlation = made_of.T @ covariance @ made_of
         root = candidates[0]
         if len(candidates) > 1:
-            pairs = [
-                (a, b)
-                for a in range(len(left))
-                for b in range(len(left))
-                if a != b and (a in candidates or b in candidates)
-            ]
-            a, b = np.array(pairs).T
+            doubtful = np.logical_not(barred[np.ix_(left, left)])
+            pairs = np.array(compared(candidates, doubtful), dtype=int).reshape(-1, 2)
+            a, b = pairs.T
             rho = correlation[a, b]
             between = (made_of[:, a] - rho * made_of[:, b]) / np.sqrt(np.maximum(1 - rho**2, 1e-12))
             directions = np.concatenate([made_of, between], axis=1)
@@ -118,7 +119,7 @@ def _find_order(
             entropy = entropy_of_means(*means)
             given = np.full((len(left),) * 2, np.nan)
             given[a, b] = entropy[len(left) :]
-            scores = scores_from(entropy[: len(left)], given, candidates)
+            scores = scores_from(entropy[: len(left)], given, candidates, doubtful)
             root = candidates[int(np.argmin(scores))]
         order.append(left.pop(root))
         cause, kept = made_of[:, root], np.delete(made_of, root, axis=1)
