@@ -8,7 +8,7 @@ where the pictures are.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -18,38 +18,34 @@ from wardround.client.tasks.cocoop.encoding import make_template, normalised, wo
 from wardround.client.tasks.cocoop.learner import PromptLearner
 from wardround.client.tasks.cocoop.records import Picture
 
-Logits = Callable[[Sequence[Picture], tuple[str, ...]], Tensor]
-
 
 def evaluate_names(
     learner: PromptLearner, pictures: Sequence[Picture], config: CocoopConfig
 ) -> dict[str, float]:
     """Accuracies of the learnt prompt and of zero-shot, and what a medical set asks for besides."""
-
-    def learnt(some: Sequence[Picture], names: tuple[str, ...]) -> Tensor:
-        return learner.predict(some, names, config.image)
-
-    def by_hand(some: Sequence[Picture], names: tuple[str, ...]) -> Tensor:
-        return zero_shot(learner, some, names, config)
-
     found: dict[str, float] = {}
-    halves = {"base": config.base, "new": config.new}
-    if learner.settings.class_specific:  # vectors of their own mean nothing to other names
-        del halves["new"]
-    for half, names in halves.items():
+    for half, names in halves(learner, config).items():
         own = [picture for picture in pictures if picture.name in names]
         if not own:
             continue
         labels = torch.tensor([names.index(picture.name) for picture in own])
-        logits = learnt(own, names).cpu()
+        logits = learner.predict(own, names, config.image).cpu()
         found[half] = accuracy(logits, labels)
-        found[f"zero_shot_{half}"] = accuracy(by_hand(own, names).cpu(), labels)
+        by_hand = zero_shot(learner, own, names, config).cpu()
+        found[f"zero_shot_{half}"] = accuracy(by_hand, labels)
         found[f"{half}_macro_f1"] = macro_f1(logits, labels)
         found[f"{half}_auroc"] = macro_auroc(logits, labels)
     for before in ("", "zero_shot_"):
         if f"{before}base" in found and f"{before}new" in found:
             found[f"{before}h"] = harmonic_mean(found[f"{before}base"], found[f"{before}new"])
     return found
+
+
+def halves(learner: PromptLearner, config: CocoopConfig) -> dict[str, tuple[str, ...]]:
+    """The names that compete with each other, base and new; those a prompt can be asked for."""
+    if learner.settings.class_specific:  # vectors of their own mean nothing to other names
+        return {"base": config.base}
+    return {"base": config.base, "new": config.new}
 
 
 @torch.no_grad()

@@ -30,6 +30,7 @@ from wardround.client.tasks.cocoop.encoding import (
 from wardround.client.tasks.cocoop.images import Normalisation, decode
 from wardround.client.tasks.cocoop.records import Picture
 from wardround.client.trainable import Trainable
+from wardround.privacy.errors import BadInput
 
 PROMPTS_PER_PASS = 2048
 PICTURES_PER_PASS = 64
@@ -126,7 +127,14 @@ class PromptLearner(nn.Module):
             features: From ``look``.
             seen: From ``seen``; a single row where the prompts are the same for all pictures.
             names: Any names; class-specific vectors know those they were trained on alone.
+
+        Raises:
+            BadInput: Another number of names than class-specific vectors are for.
         """
+        if self.settings.class_specific and len(names) != len(self.context.weight):
+            raise BadInput(
+                f"{len(names)} names; this prompt has vectors for {len(self.context.weight)}"
+            )
         template = self._template(names)
         embedded = place_vectors(self.clip, template, self.vectors(seen))
         rows = len(embedded)

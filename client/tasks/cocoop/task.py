@@ -28,7 +28,7 @@ from wardround.client.tasks.base import (
 )
 from wardround.client.tasks.cocoop.config import CocoopConfig, PromptConfig, cocoop_config
 from wardround.client.tasks.cocoop.dealing import deal_generated, deal_public
-from wardround.client.tasks.cocoop.evaluation import evaluate_names
+from wardround.client.tasks.cocoop.evaluation import evaluate_names, halves
 from wardround.client.tasks.cocoop.formats import TEST, read_pictures, write_pictures
 from wardround.client.tasks.cocoop.inference import save_prompt
 from wardround.client.tasks.cocoop.learner import PromptLearner, attach_prompt
@@ -184,7 +184,7 @@ class CocoopTask:
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["id", "name", "said", "probability"])
-            for names in filter(None, (settings.base, settings.new)):
+            for names in halves(learner, settings).values():
                 own = [record for record in records if record.content.name in names]
                 if not own:
                     continue

@@ -244,6 +244,8 @@ def test_class_specific_vectors_belong_to_their_names(clip, tokenizer, pictures,
     after = logits_of(learner, pictures, names[:3])
     torch.testing.assert_close(after[:, [0, 2]], before[:, [0, 2]], **EXACT)
     assert not torch.allclose(after[:, 1], before[:, 1])
+    with pytest.raises(BadInput, match="2 names; this prompt has vectors for 3"):
+        logits_of(learner, pictures, names[:2])
 
 
 def test_random_vectors_are_small_and_public(clip, tokenizer):

@@ -7,6 +7,7 @@ import csv
 import pytest
 import torch
 
+from wardround.client.engine import choose_engine
 from wardround.client.models import load_base
 from wardround.client.tasks.base import Predicts, Record
 from wardround.client.tasks.cocoop.config import cocoop_config
@@ -105,6 +106,35 @@ def test_predictions_are_written_as_said(base, tmp_path):
     right = sum(row["said"] == row["name"] for row in half) / len(half)
     assert right == pytest.approx(found["base"])
     assert all(0 < float(row["probability"]) <= 1 for row in rows)
+
+
+def test_class_specific_prompts_are_asked_for_their_own_names_only(base, tmp_path):
+    adapter = {"method": "coop", "class_specific": True}
+    trainable = adapted(base, adapter)
+    records = deal_generated(cocoop_config(CONFIG), 1, 0).probes
+    path = tmp_path / "said.csv"
+    found = TASK.write_predictions(trainable.model, base.tokenizer, records, CONFIG, path)
+    assert "new" not in found
+    with path.open(newline="") as file:
+        assert {row["name"] for row in csv.DictReader(file)} == set(CONFIG["names"][:3])
+    TASK.export(trainable, adapter, trainable.read(), "pictures", tmp_path / "adapter", "")
+    assert load_classifier(tmp_path / "adapter").learner.settings.class_specific
+
+
+@pytest.mark.parametrize("method", ["coop", "cocoop"])
+def test_a_base_in_sixteen_bits_trains_in_float32(method):
+    short = load_base("pictures", dtype="bfloat16")
+    trainable = adapted(short, {"method": method})
+    records = deal_generated(cocoop_config(CONFIG), 1, 0).hospitals[0][:4]
+    batch = TASK.collate([[record] for record in records], short.tokenizer, CONFIG)
+    with choose_engine(trainable) as engine:
+        found = engine.gradients(
+            lambda: TASK.losses(trainable.model, batch), batch.unit_of_row, batch.units
+        )
+    assert {gradient.dtype for gradient in found.values()} == {torch.float32}
+    assert all(bool(gradient.isfinite().all()) for gradient in found.values())
+    scores = TASK.evaluate(trainable.model, short.tokenizer, records, CONFIG)
+    assert scores["zero_shot_base"] == 1
 
 
 def test_a_step_sees_views_only_where_it_is_asked_to(base, pictures):
