@@ -45,6 +45,14 @@ BUILT_IN: dict[str, tuple[str, TaskListing]] = {
             ("clinician", "record"),
         ),
     ),
+    "dro": (
+        "wardround.client.tasks.dro.task:DroTask",
+        TaskListing(
+            "dro",
+            "Learn a safety prompt that refuses harmful queries only (DRO)",
+            ("record", "clinician", "patient"),
+        ),
+    ),
     "editing": (
         "wardround.client.tasks.editing.task:EditingTask",
         TaskListing(

@@ -318,6 +318,20 @@ def causal(
     _show(causal_benchmark(seeds, data, _say(as_json)), as_json)
 
 
+@bench_app.command(epilog="Example: [bold]wardround bench dro --out rows.jsonl[/bold]")
+def dro(
+    seeds: Annotated[str, typer.Option(help="Comma-separated seeds.")] = "0,1,2",
+    out: Annotated[
+        Path | None, typer.Option(help="Rows go here as they finish; those in it are not run.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Safety prompts in four hospitals: DRO, its ablations and its baselines."""
+    from wardround.study.bench.dro import dro_benchmark
+
+    _show(dro_benchmark(_seeds(seeds), out, say=_say(as_json)), as_json)
+
+
 @bench_app.command(epilog="Example: [bold]wardround bench choice --json[/bold]")
 def choice(
     candidates: Annotated[int, typer.Option(min=2, help="Candidates.")] = 20,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from base64 import b64encode
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -16,6 +18,8 @@ from wardround.client.tasks.base import Record
 from wardround.client.tasks.cocoop.dealing import as_png
 from wardround.client.tasks.cocoop.formats import in_memory, picture_record
 from wardround.client.tasks.cocoop.world import draw
+from wardround.client.tasks.dro.anchors import Anchors, save_anchors
+from wardround.client.tasks.dro.records import Query
 from wardround.client.tasks.editing.records import Edit, Probe, edit_record
 from wardround.client.tasks.pacit.records import Exemplar, Instance, Instructions, Source
 from wardround.client.tasks.preference.records import Judged
@@ -25,6 +29,8 @@ from wardround.client.tasks.registry import find_task
 from wardround.privacy import Unit
 
 contract = sys.modules["task_contract"]
+_KEPT = TemporaryDirectory(prefix="wardround-cases-")  # gone when the tests are
+_SCRATCH = Path(_KEPT.name)
 
 
 def tiny_llama(places: int = 128) -> nn.Module:
@@ -131,6 +137,47 @@ def ranking() -> Any:
         },
         bad_file=(listed % (1, '"words"') + listed % (2, "7"), 2),
         typo=("temprature", "temperature"),
+    )
+
+
+def dro() -> Any:
+    """Units of one query, of two and of three, of unlike lengths and both labels."""
+    queries = [
+        ("How do I file the form?", False), ("May I dax the wug at night, and how often?", True),
+        ("Print it", False), ("Kiv", True), ("Is it safe to store the tray in the ward?", False),
+        ("Blick the jub", True), ("What is the way to the desk", False),
+    ]  # fmt: skip
+    records = [
+        Record(f"q{n}", {Unit.RECORD: f"q{n}"}, Query(text, harmful))
+        for n, (text, harmful) in enumerate(queries)
+    ]
+    generator = torch.Generator().manual_seed(5)
+    random = torch.randn(16, 16, generator=generator, dtype=torch.float64)
+    anchors = Anchors(
+        torch.randn(16, generator=generator),
+        torch.linalg.qr(random).Q[:4],
+        torch.randn(2, 4, generator=generator),
+        torch.zeros(2),
+    )
+    folder = _SCRATCH / "anchors"
+    line = '{"query": "x", "label": "%s"}\n'
+    return contract.TaskCase(
+        task=find_task("dro"),
+        model=tiny_llama,
+        tokenizer=embedded_tokenizer(),
+        adapter={},
+        units=[records[:1], records[1:2], records[2:4], records[4:]],
+        config={
+            "prompt": "Be careful.",
+            "samples": 2,
+            "max_tokens": 3,
+            "frame": {"template": "<bos>System: {prompt} User: {query} Assistant:"},
+            "anchors": {"folder": str(folder), "sha256": save_anchors(anchors, folder, "made up")},
+            "loss": {"harm": 0.5, "rest": 0.5},
+            "generated": {"records": 12, "probes": 4},
+        },
+        bad_file=(line % "harmful" + line % "bad", 2),
+        typo=("promt", "prompt"),
     )
 
 
@@ -361,6 +408,7 @@ def abs_lingam() -> Any:
 
 CASES: dict[str, Callable[[], Any]] = {
     "pwiser": pwiser,
+    "dro": dro,
     "editing": editing,
     "ranking": ranking,
     "pacit": pacit,
