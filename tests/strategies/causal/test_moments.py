@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wardround.strategies.causal.lingam import strengths
 from wardround.strategies.causal.moments import (
     SENSITIVITY,
     contributions,
@@ -67,6 +68,26 @@ def test_a_contribution_is_at_most_the_root_of_three_long(size, seed, length):
     assert found <= SENSITIVITY * (1 + 1e-12)
 
 
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 5), st.integers(0, 10_000))
+def test_rows_that_are_not_shortened_would_break_the_bound(size, seed):
+    """The broken twin: the same check fails when a row of length 1.5 is left as long as it is."""
+    generator = torch.Generator().manual_seed(seed)
+    row = torch.randn((1, size), generator=generator, dtype=torch.float64).numpy()
+    row *= 1.5 / np.linalg.norm(row)
+    assert float(np.linalg.norm(contributions(row))) > 1.5 * SENSITIVITY
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 4), st.integers(1, 6), st.integers(0, 10_000))
+def test_one_row_more_moves_the_sum_by_the_sensitivity_at_most(size, rows, seed):
+    generator = torch.Generator().manual_seed(seed)
+    values = 5 * torch.randn((rows, size), generator=generator, dtype=torch.float64).numpy()
+    scaled = scale_rows(values, np.zeros(size), np.ones(size), 2.0)
+    gap = contributions(scaled).sum(axis=0) - contributions(scaled[:-1]).sum(axis=0)
+    assert float(np.linalg.norm(gap)) <= SENSITIVITY * (1 + 1e-12)
+
+
 def test_symmetric_entries_are_released_once_and_weighted():
     """With noise of deviation 1 an entry of multiplicity m has deviation 1 / sqrt(m)."""
     products, weights = monomials(3)
@@ -110,9 +131,12 @@ def test_any_split_of_rows_gives_the_same_graph(rows_of):
 def test_without_noise_the_result_is_the_same_to_the_bit(rows_of):
     rows = scale_rows(rows_of(np.array([[0, 0.8], [0, 0]]), 800, 1), np.zeros(2), np.ones(2), 9.0)
     total = contributions(rows).sum(axis=0)
-    one, two = (judge([total], [800], 2, 0.0, torch.Generator()) for _ in range(2))
-    assert (one.adjacency == two.adjacency).all()
-    assert one.stability.max() == 1
+    found = judge([total], [800], 2, 0.0, torch.Generator())
+    covariance, third = moments_of(total, 800, 2).cumulants()
+    order = order_of_cumulants(covariance, third, NOTHING_KNOWN)
+    assert list(found.order) == order
+    assert (found.adjacency == strengths(covariance, 800, order, NOTHING_KNOWN)).all()
+    assert found.stability.max() == 1
 
 
 def test_the_verdict_follows_the_noise(rows_of):
