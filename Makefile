@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check bench bases clean
+.PHONY: demo test test-faults check bench bases clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -19,8 +19,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 demo: $(VENV)/.installed       ## four hospitals, with and without privacy, on this machine
 	$(BIN)/wardround demo
 
-test: $(VENV)/.installed-dev   ## the whole test suite, offline
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(VENV)/.installed-dev   ## the test suite, offline
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not deployment"
+
+test-faults: $(VENV)/.installed-dev  ## the processes of a deployment, and everything that is killed on purpose
+	$(BIN)/python -m pytest -m "deployment or fault"
 
 check: $(VENV)/.installed-dev  ## lint, format, types, import rings
 	$(BIN)/ruff check .

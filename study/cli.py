@@ -15,6 +15,7 @@ from rich.console import Console
 from wardround.privacy.errors import WardroundError
 from wardround.study.bench.cli import bench_app
 from wardround.study.choice_cli import count, decide, precompute
+from wardround.study.deployment.cli import hospital_app
 from wardround.study.editing_cli import base_app, edit, trace
 from wardround.study.provisioning.cli import provision_app
 
@@ -31,6 +32,7 @@ app.add_typer(ledger_app, name="ledger", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 app.add_typer(base_app, name="base")
 app.add_typer(provision_app, name="provision")
+app.add_typer(hospital_app, name="hospital")
 app.command(epilog="Example: [bold]wardround edit valid.json --out edited[/bold]")(edit)
 app.command(
     epilog="Example: [bold]wardround precompute study.toml --data a.jsonl --out b.jsonl[/bold]"

@@ -1,0 +1,1 @@
+"""The custodian in a process of its own: how it is reached, served and called."""

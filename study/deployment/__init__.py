@@ -1,0 +1,1 @@
+"""The processes a hospital and a coordinator run for real."""
