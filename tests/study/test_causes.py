@@ -42,12 +42,6 @@ def run(tmp_path: Path, noise_multiplier: float) -> Path:
     return folder.path
 
 
-def test_the_embedded_study_is_the_example() -> None:
-    for name in ("study.toml", "policy.toml"):
-        embedded = ROOT / "study/embedded/abs-lingam" / name
-        assert (EXAMPLE / name).read_bytes() == embedded.read_bytes()
-
-
 def test_a_run_of_noise_alone_becomes_no_graph(tmp_path: Path) -> None:
     """Nothing but noise, which was believed in none of 1,000 draws of the same size."""
     lost = causes_of_run(run(tmp_path, 1e4), least_stability=0.8)
