@@ -54,9 +54,11 @@ def test_other_records_are_refused(tmp_path, reserve, stream):
     with pytest.raises(LedgerError, match="are not those whose labels were drawn"):
         book.draw([*IDS[1:], "new"], TRUTH, EVENT, paid, stream)
     (page,) = (tmp_path / "labels").iterdir()
-    page.write_bytes(page.read_bytes()[:-9])
-    with pytest.raises(LedgerError, match="is damaged"):
-        book.drawn_in(paid.run)
+    whole = page.read_bytes()
+    for damaged in (whole[:-9], whole.replace(b'"run":"', b'"run":"x'), b"[]"):
+        page.write_bytes(damaged)
+        with pytest.raises(LedgerError, match="is damaged"):
+            book.drawn_in(paid.run)
 
 
 @pytest.mark.statistical
