@@ -38,6 +38,7 @@ bases: $(VENV)/.installed      ## train the embedded base models again from thei
 	$(BIN)/python -m wardround.client.bases.build
 	$(BIN)/python -m wardround.client.bases.build_notes
 	$(BIN)/python -m wardround.client.bases.build_advice
+	$(BIN)/python -m wardround.client.bases.build_speech
 	$(BIN)/python -m wardround.client.bases.build_orders
 	$(BIN)/python -m wardround.client.bases.build_requests
 	$(BIN)/python -m wardround.client.bases.build_pictures

@@ -8,8 +8,10 @@ ledger, noise and secure sums serve statistics and models alike.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,11 +63,23 @@ def contribution_losses(model: nn.Module, contributions: Tensor) -> Tensor:
     return losses
 
 
-def save_numbers(arrays: Mapping[str, Tensor], folder: Path, title: str, note: str) -> None:
-    """Write numbers that are no adapter as safetensors; beside them what a reader must know."""
+def save_numbers(
+    arrays: Mapping[str, Tensor],
+    folder: Path,
+    title: str,
+    note: str,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Write numbers that are no adapter as safetensors; beside them what a reader must know.
+
+    ``settings`` are what it takes to put them to use, written as JSON.
+    """
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     values = {name: value.detach().cpu().contiguous() for name, value in arrays.items()}
     save_file(values, folder / WEIGHTS)
+    if settings is not None:
+        text = json.dumps(dict(settings), indent=2) + "\n"
+        (folder / "settings.json").write_text(text, encoding="utf-8")
     (folder / "README.md").write_text(f"# {title}\n\n{note}\n", encoding="utf-8")

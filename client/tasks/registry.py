@@ -85,6 +85,14 @@ BUILT_IN: dict[str, tuple[str, TaskListing]] = {
             ("record", "patient", "list"),
         ),
     ),
+    "spectron": (
+        "wardround.client.tasks.spectron.task:SpectronTask",
+        TaskListing(
+            "spectron",
+            "Answer spoken questions aloud, through text, in one pass (Spectron)",
+            ("speaker", "patient", "record"),
+        ),
+    ),
     "preference": (
         "wardround.client.tasks.preference.task:PreferenceTask",
         TaskListing(

@@ -8,14 +8,9 @@ anew. Source: Durmus et al. (2024), arXiv 2406.02163, whose tables could not be 
 
 from __future__ import annotations
 
-import json
-import statistics
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from importlib.resources import as_file, files
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,11 +21,15 @@ from torch import Tensor
 from wardround.client.tasks.pwiser.losses import Pairwise, saddle_rows, unit_mean
 from wardround.client.tasks.pwiser.rows import Kinds, against_anchors, within
 from wardround.client.workbench import Workbench
-from wardround.privacy.plan import Mode
-from wardround.study.bench.row_file import append_row, read_rows
+from wardround.study.bench.study_rows import (
+    Row,
+    collect_rows,
+    cost,
+    run_study,
+    summary,
+    with_privacy,
+)
 from wardround.study.config import Study
-from wardround.study.local import begin
-from wardround.study.runner import Stage, execute
 
 CLIP_NORM = 0.5
 SCORES = ("click_auc", "conversion_auc", "cvr_auc", "conversion_session_auc")
@@ -140,6 +139,26 @@ def sensitivity_benchmark(count: int = 10_000, seed: int = 0) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Arm:
+    """A loss on logs with a share of clicks by chance.
+
+    Attributes:
+        loss: As the table calls it.
+        strength: Of its pairwise part.
+        noise_share: Of the clicks without enrolment, those made by chance.
+    """
+
+    loss: str
+    strength: float
+    noise_share: float
+
+    @property
+    def name(self) -> str:
+        """As the table's rows call it."""
+        return f"{self.loss}, noise {self.noise_share}"
+
+
 def pwiser_benchmark(
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     out: Path | None = None,
@@ -159,75 +178,40 @@ def pwiser_benchmark(
         say: Told each row.
 
     Returns:
-        ``rows``, one a seed, loss, noise share and epsilon; ``summary``, means over seeds and how
-        often the pairwise loss was ahead of cross-entropy on the same seed.
+        ``rows``, one a seed, loss, noise share and epsilon; ``summary``, means over seeds;
+        ``ahead``, on how many seeds the pairwise loss scored higher than cross-entropy.
     """
-    known = read_rows(out, lambda r: (r["loss"], r["noise_share"], r["epsilon"], r["seed"]))
-    rows: list[dict[str, Any]] = []
+    arms = [Arm(*loss, share) for share in noise_shares for loss in LOSSES.items()]
     with Workbench() as workbench:
-        for seed, epsilon, share, loss in product(seeds, epsilons, noise_shares, LOSSES):
-            row = known.get((loss, share, epsilon, seed))
-            if row is None:
-                row = {"loss": loss, "noise_share": share, "epsilon": epsilon, "seed": seed}
-                row |= _run(loss, share, epsilon, seed, shrink, workbench)
-                append_row(out, row)
-                say(json.dumps(row))
-            rows.append(row)
-    return {"rows": rows, "summary": summary(rows)}
+
+        def run(arm: Arm, epsilon: float | None, seed: int) -> Row:
+            def change(study: Study) -> Study:
+                study = with_privacy(shrink(study), epsilon, seed)
+                task: dict[str, Any] = dict(study.task)
+                task |= {"pairwise": {**task["pairwise"], "strength": arm.strength}}
+                task |= {"generated": {**task["generated"], "noise_share": arm.noise_share}}
+                return replace(study, task=task)
+
+            outcome = run_study("pwiser", change, workbench)
+            return {name: round(outcome.after[name], 4) for name in SCORES} | cost(outcome)
+
+        rows = collect_rows(arms, epsilons, seeds, run, out, say)
+    return {"rows": rows, "summary": summary(rows, SCORES), "ahead": ahead(rows, noise_shares)}
 
 
-def _run(
-    loss: str,
-    share: float,
-    epsilon: float | None,
-    seed: int,
-    shrink: Callable[[Study], Study],
-    workbench: Workbench,
-) -> dict[str, Any]:
-    """One federated study's scores, and what it took."""
-    started = time.process_time()
-    with (
-        as_file(files("wardround.study") / "embedded" / "pwiser") as example,
-        tempfile.TemporaryDirectory(prefix="wardround-pwiser-") as scratch,
-    ):
-        study = shrink(Study.read(example / "study.toml"))
-        task: dict[str, Any] = dict(study.task)
-        task |= {"pairwise": {**task["pairwise"], "strength": LOSSES[loss]}}
-        task |= {"generated": {**task["generated"], "noise_share": share}}
-        mode = Mode.NONE if epsilon is None else Mode.LOCAL
-        chosen = replace(
-            study,
-            study=replace(study.study, seed=seed, evaluate_every=study.study.rounds),
-            privacy=replace(study.privacy, mode=mode, epsilon=epsilon),
-            task=task,
-        )
-        folder = begin(chosen, Path(scratch), None, workbench)
-        outcome = execute(folder, Stage(workbench=workbench))
-    found = {name: round(outcome.after[name], 4) for name in SCORES}
-    return {**found, "processor_s": round(time.process_time() - started, 1)}
-
-
-def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Means and deviations over seeds, and seeds on which the pairwise loss was ahead."""
-    groups: dict[tuple[float, float | None], dict[str, dict[int, Mapping[str, Any]]]] = {}
-    for row in rows:
-        group = groups.setdefault((row["noise_share"], row["epsilon"]), {})
-        group.setdefault(row["loss"], {})[row["seed"]] = row
+def ahead(rows: Sequence[Row], noise_shares: Sequence[float]) -> list[Row]:
+    """Of the seeds that both losses ran, on how many the pairwise one scored higher."""
+    known = {(row["method"], row["epsilon"], row["seed"]): row for row in rows}
+    plain, pairwise = LOSSES
     found = []
-    for (share, epsilon), losses in groups.items():
-        line: dict[str, Any] = {"noise_share": share, "epsilon": epsilon}
-        for loss, by_seed in losses.items():
-            line[loss] = {name: _spread([r[name] for r in by_seed.values()]) for name in SCORES}
-        both = losses.get("BCE", {}).keys() & losses.get("PWiseR", {}).keys()
-        line["seeds"] = len(both)
-        line["pwiser_ahead"] = {
-            name: sum(losses["PWiseR"][s][name] > losses["BCE"][s][name] for s in both)
-            for name in SCORES
-        }
+    for epsilon, share in product(dict.fromkeys(row["epsilon"] for row in rows), noise_shares):
+        pairs = [
+            (known[f"{plain}, noise {share}", epsilon, seed], row)
+            for (method, its, seed), row in known.items()
+            if (method, its) == (f"{pairwise}, noise {share}", epsilon)
+            and (f"{plain}, noise {share}", epsilon, seed) in known
+        ]
+        line: Row = {"noise_share": share, "epsilon": epsilon, "seeds": len(pairs)}
+        line |= {name: sum(one[name] > other[name] for other, one in pairs) for name in SCORES}
         found.append(line)
     return found
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return {"mean": round(statistics.fmean(values), 4), "sd": round(spread, 4)}

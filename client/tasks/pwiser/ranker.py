@@ -6,7 +6,6 @@ gradient; ``alpha`` seeks the most where all else seeks the least, so its gradie
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wardround.client.statistics import save_numbers
 from wardround.client.tasks.pwiser.columns import Columns
 from wardround.client.tasks.pwiser.config import NetConfig
 from wardround.client.tasks.pwiser.nets import Net, draw_values
 from wardround.client.trainable import Trainable
 
-SETTINGS = "net.json"
 _NUMBERS = 3  # a, b and alpha
 _TERMS = 2
 
@@ -95,16 +94,11 @@ def save(
     note: str,
 ) -> None:
     """Write the moving values, the frozen tables beside them, the settings and a model card."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    values = {name: value.detach().cpu().contiguous() for name, value in arrays.items()}
-    save_file(values, folder / "adapter_model.safetensors")
+    save_numbers(arrays, folder, "Two predictions for click logs", note, adapter)
     state = trainable.model.state_dict()
-    frozen = {
-        name: state[name].detach().cpu().contiguous() for name in state.keys() - values.keys()
-    }
+    still = state.keys() - arrays.keys()
+    frozen = {name: state[name].detach().cpu().contiguous() for name in still}
     if frozen:
+        from safetensors.torch import save_file
+
         save_file(frozen, folder / "frozen.safetensors")
-    (folder / SETTINGS).write_text(json.dumps(dict(adapter), indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(f"# Two predictions for click logs\n\n{note}\n", "utf-8")

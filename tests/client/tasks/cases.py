@@ -18,6 +18,7 @@ from wardround.client.tasks.base import Record
 from wardround.client.tasks.cocoop.dealing import as_png
 from wardround.client.tasks.cocoop.formats import in_memory, picture_record
 from wardround.client.tasks.cocoop.world import draw
+from wardround.client.tasks.draws import Draws
 from wardround.client.tasks.dro.anchors import Anchors, save_anchors
 from wardround.client.tasks.dro.records import Query
 from wardround.client.tasks.editing.records import Edit, Probe, edit_record
@@ -26,6 +27,10 @@ from wardround.client.tasks.preference.records import Judged
 from wardround.client.tasks.pwiser.records import Exposure, session_record
 from wardround.client.tasks.ranking.records import Candidate, RankingQuery, ranking_record
 from wardround.client.tasks.registry import find_task
+from wardround.client.tasks.spectron.audio import encode as encode_wave
+from wardround.client.tasks.spectron.audio import in_memory as sound
+from wardround.client.tasks.spectron.records import Exchange, exchange_record
+from wardround.client.tasks.spectron.voices import chords, draw_voice
 from wardround.privacy import Unit
 
 contract = sys.modules["task_contract"]
@@ -406,7 +411,69 @@ def abs_lingam() -> Any:
     )
 
 
+def tiny_speech_model() -> nn.Module:
+    """One block on each side in float64, away from the symmetric start."""
+    from wardround.client.tasks.spectron.model import SpectronConfig, SpectronModel
+
+    encoder = {
+        "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 16, "subsampling_factor": 8, "subsampling_conv_channels": 4,
+        "num_mel_bins": 16, "dropout": 0.0, "layerdrop": 0.0, "activation_dropout": 0.0,
+        "attention_dropout": 0.0,
+    }  # fmt: skip
+    decoder = {
+        "vocab_size": 800, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 256,
+        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    }  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        model = SpectronModel(SpectronConfig(encoder, decoder, bottleneck=4, post_width=8))
+    generator = torch.Generator().manual_seed(17)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.0, 0.2, generator=generator)
+    return model.double().eval().requires_grad_(False)
+
+
+def spectron() -> Any:
+    """Units of one exchange, of the shortest, of two and of three, of unlike lengths."""
+    voices = [draw_voice(Draws(number, "case")) for number in range(3)]
+
+    def spoken(name: str, asked: str, told: str, voice: int) -> Record:
+        question, answer = (sound(encode_wave(chords(t, voices[voice]))) for t in (asked, told))
+        return exchange_record(name, Exchange(question, answer, asked, told), f"s{voice}")
+
+    records = [
+        spoken("a", "who calls", "me", 0),
+        spoken("b", "x", "y", 1),
+        spoken("c", "what helps a cough", "honey", 1),
+        spoken("d", "when", "at noon or so", 2),
+        spoken("e", "is it", "no", 0),
+        spoken("f", "how many", "two lungs", 2),
+        spoken("g", "where", "up", 1),
+    ]
+    data = b64encode(encode_wave(chords("a", voices[0]))).decode("ascii")
+    line = (
+        '{"speaker": "s", "question": "a", "answer": "a", "answer_data": "' + data + '", '
+        '"question_data": "%s"}\n'
+    )
+    return contract.TaskCase(
+        task=find_task("spectron"),
+        model=tiny_speech_model,
+        tokenizer=embedded_tokenizer(),
+        adapter={"targets": ["q_proj", "mlp.down_proj"], "rank": 2},
+        units=[records[:1], records[1:2], records[2:4], records[4:]],
+        config={
+            "limits": {"tokens": 4, "steps": 2},
+            "generated": {"speakers_per_hospital": 2, "questions": 2, "probes": 1},
+        },
+        bad_file=(line % data + line % "UklGRg==", 2),
+        typo=("max_txt", "max_text"),
+    )
+
+
 CASES: dict[str, Callable[[], Any]] = {
+    "spectron": spectron,
     "pwiser": pwiser,
     "dro": dro,
     "editing": editing,

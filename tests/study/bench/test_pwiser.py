@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wardround.study.bench.pwiser import pwiser_benchmark, summary
+from wardround.study.bench.pwiser import ahead, pwiser_benchmark
 from wardround.study.config import Study
 from wardround.study.local import run_study
 from wardround.study.runner import check_study
@@ -31,9 +31,9 @@ def small(study: Study) -> Study:
 def test_rows_are_kept_and_not_run_again(tmp_path) -> None:
     out = tmp_path / "rows.jsonl"
     found = pwiser_benchmark((0,), out, noise_shares=(0.3,), epsilons=(4.0,), shrink=small)
-    assert [row["loss"] for row in found["rows"]] == ["BCE", "PWiseR"]
+    assert [row["method"] for row in found["rows"]] == ["BCE, noise 0.3", "PWiseR, noise 0.3"]
     assert found["rows"][0]["click_auc"] != found["rows"][1]["click_auc"]
-    (line,) = found["summary"]
+    (line,) = found["ahead"]
     assert line["seeds"] == 1
 
     def never(study: Study) -> Study:
@@ -45,16 +45,15 @@ def test_rows_are_kept_and_not_run_again(tmp_path) -> None:
 
 def test_ahead_counts_seeds_that_both_losses_ran() -> None:
     def row(loss: str, seed: int, score: float) -> dict:
-        name = {"loss": loss, "noise_share": 0.3, "epsilon": None, "seed": seed}
+        name = {"method": f"{loss}, noise 0.3", "epsilon": None, "seed": seed}
         scores = ("click_auc", "conversion_auc", "cvr_auc", "conversion_session_auc")
         return name | dict.fromkeys(scores, score)
 
     rows = [row("BCE", 0, 0.6), row("PWiseR", 0, 0.7), row("BCE", 1, 0.6), row("PWiseR", 1, 0.5),
             row("BCE", 2, 0.9)]  # fmt: skip
-    (line,) = summary(rows)
+    (line,) = ahead(rows, (0.3,))
     assert line["seeds"] == 2
-    assert line["pwiser_ahead"]["click_auc"] == 1
-    assert line["BCE"]["click_auc"]["mean"] == 0.7
+    assert line["click_auc"] == 1
 
 
 def test_the_embedded_study_is_the_example() -> None:
@@ -82,4 +81,4 @@ def test_published_samples_run_from_end_to_end(tmp_path, study, data) -> None:
     outcome = run_study(Console(quiet=True), EXAMPLES / study, tmp_path, REAL / data)
     assert not outcome.private
     assert outcome.after["exposures"] > 0
-    assert (outcome.folder / "adapter" / "net.json").exists()
+    assert (outcome.folder / "adapter" / "settings.json").exists()
