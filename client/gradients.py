@@ -112,10 +112,7 @@ def mean_gradient(workload: Workload, sample: Sample, micro_batch: int) -> dict[
     update or a whole batch's gradient is clipped.
     """
     parameters = workload.trainable.parameters
-    total = {
-        name: torch.zeros(p.shape, dtype=torch.float64, device=p.device)
-        for name, p in parameters.items()
-    }
+    total: dict[str, Tensor] = {}
     for _, pieces in _micro_batches(workload, sample.records, micro_batch):
         for piece in pieces:
             batch = _collate(workload, piece)
@@ -124,8 +121,12 @@ def mean_gradient(workload: Workload, sample: Sample, micro_batch: int) -> dict[
             found = torch.autograd.grad(summed, list(parameters.values()), allow_unused=True)
             for name, gradient in zip(parameters, found, strict=True):
                 if gradient is not None:
-                    total[name] += gradient.double() / len(sample.records)
-    return total
+                    mean = gradient.double().div_(len(sample.records))
+                    total[name] = total[name].add_(mean) if name in total else mean
+    return {
+        name: total[name] if name in total else torch.zeros_like(p, dtype=torch.float64)
+        for name, p in parameters.items()
+    }
 
 
 def _per_unit(workload: Workload, pieces: Sequence[Units], seen: list[Tensor]) -> dict[str, Tensor]:

@@ -26,9 +26,10 @@ class RecordRoom:
     def __init__(self, hospital: Hospital) -> None:
         self._hospital = hospital
         self._records: tuple[bytes, list[Record]] | None = None
+        self._units: dict[Unit, Sequence[Sequence[Record]]] = {}
 
     def units(self, plan: RoundPlan) -> Sequence[Sequence[Record]]:
-        """The records, grouped by the unit the plan protects.
+        """The records, grouped once by the unit the plan protects.
 
         A whole site is one unit whatever the records say; its records come grouped as the task
         prefers.
@@ -38,7 +39,9 @@ class RecordRoom:
         """
         records, kind = self._load(plan), grouped_by(plan)
         try:
-            return group_units(records, kind)
+            if kind not in self._units:
+                self._units[kind] = group_units(records, kind)
+            return self._units[kind]
         except BadInput as error:
             log.error("%s: %s", self._hospital.records, error)
             raise BadInput(f"some record names no {kind}; the hospital's log says which") from error
@@ -59,6 +62,7 @@ class RecordRoom:
                 log.error("%s", error)
                 raise BadInput("the records cannot be read; the hospital's log says why") from error
             self._records = key, share(records, self._hospital.part)
+            self._units.clear()
         return self._records[1]
 
 

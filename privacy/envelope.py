@@ -11,7 +11,7 @@ from typing import Any
 from wardround.privacy.errors import BadMessage
 from wardround.privacy.signing import SigningKey, verify
 
-_SIGNATURE_BYTES = 64
+SIGNATURE_BYTES = 64
 
 
 def seal_bytes(payload: bytes, key: SigningKey, context: str) -> bytes:
@@ -26,9 +26,9 @@ def open_bytes(sealed: bytes, public: str, context: str) -> bytes:
         BadMessage: Too short to hold a signature.
         UntrustedPeer: Not signed by ``public`` for this ``context``.
     """
-    if len(sealed) <= _SIGNATURE_BYTES:
+    if len(sealed) <= SIGNATURE_BYTES:
         raise BadMessage(f"{context}: {len(sealed)} bytes are too few to be signed")
-    signature, payload = sealed[:_SIGNATURE_BYTES], sealed[_SIGNATURE_BYTES:]
+    signature, payload = sealed[:SIGNATURE_BYTES], sealed[SIGNATURE_BYTES:]
     verify(public, _bound(context, payload), signature.hex(), context)
     return payload
 

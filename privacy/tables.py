@@ -47,14 +47,17 @@ def from_table(cls: type[T], table: object, where: str) -> T:
     """
     if not isinstance(table, Mapping):
         raise BadInput(f"{where}: expected a table, found {type(table).__name__}")
-    hints = _hints(cls)  # type: ignore[arg-type]  # classes are hashable
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    fields = _fields(cls)  # type: ignore[arg-type]  # classes are hashable
     refuse_unknown(table, fields, where)
     values: dict[str, Any] = {}
-    for name, field in fields.items():
+    for name, (hint, needed) in fields.items():
         if name in table:
-            values[name] = _convert(hints[name], table[name], f"{where} {name}")
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            value = table[name]
+            # Most values are what they should be, which their type says without looking further.
+            if type(value) is not hint:
+                value = _convert(hint, value, f"{where} {name}")
+            values[name] = value
+        elif needed:
             raise BadInput(f"{where} {name}: missing")
     try:
         return cls(**values)
@@ -75,17 +78,24 @@ def as_table(value: Any) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=256)
-def _hints(cls: type) -> Mapping[str, Any]:
-    """The types of a dataclass' fields; looking them up takes longer than reading a table."""
-    return typing.get_type_hints(cls)
+def _fields(cls: type) -> Mapping[str, tuple[Any, bool]]:
+    """Type of each field a table may hold, and whether it must; slower to find than to use."""
+    hints = typing.get_type_hints(cls)
+    return {
+        field.name: (
+            hints[field.name],
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
+        )
+        for field in dataclasses.fields(cls)
+        if field.init
+    }
 
 
-def refuse_unknown(table: Mapping[str, Any], known: typing.Iterable[str], where: str) -> None:
+def refuse_unknown(table: Mapping[str, Any], known: typing.Collection[str], where: str) -> None:
     """Raise ``BadInput`` for the first key not in ``known``, suggesting the nearest."""
-    names = list(known)
     for key in table:
-        if key not in names:
-            raise BadInput(f"{where}: unknown key {key!r}{nearest(key, names)}")
+        if key not in known:
+            raise BadInput(f"{where}: unknown key {key!r}{nearest(key, list(known))}")
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

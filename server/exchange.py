@@ -15,7 +15,7 @@ from typing import Any
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from wardround.privacy.envelope import open_bytes
+from wardround.privacy.envelope import SIGNATURE_BYTES, open_bytes
 from wardround.privacy.errors import BadMessage, UntrustedPeer
 from wardround.strategies.codec import StoredArrays, open_block
 from wardround.strategies.wire import read_reply
@@ -108,11 +108,12 @@ class Exchange:
     def open_reply(self, sealed: bytes) -> tuple[dict[str, Any], StoredArrays] | None:
         """Header and arrays of an answer signed by the enrolled hospital it names, else None."""
         try:
-            claimed, _ = open_block(sealed[64:], "reply")
-            public = self.members.get(str(claimed.get("hospital")))
+            # Who signed is in the payload; nothing else in it counts before the signature does.
+            header, arrays = open_block(sealed[SIGNATURE_BYTES:], "reply")
+            public = self.members.get(str(header.get("hospital")))
             if public is None:
-                raise UntrustedPeer(f"hospital {claimed.get('hospital')!r} is not enrolled")
-            header, arrays = open_block(open_bytes(sealed, public, "reply"), "reply")
+                raise UntrustedPeer(f"hospital {header.get('hospital')!r} is not enrolled")
+            open_bytes(sealed, public, "reply")
         except (BadMessage, UntrustedPeer) as error:
             log.warning("turned away: %s", error)
             return None
