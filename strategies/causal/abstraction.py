@@ -135,7 +135,7 @@ class AbsLingam:
                 f"paired rows have shapes {low.shape} and {high.shape}; expected as many of both, "
                 f"the first with {variables} columns"
             )
-        tau = fit_tau(low.T @ low, low.T @ high, self.settings.style, self.settings.tau_threshold)
+        tau = fit_tau(low, high, self.settings.style, self.settings.tau_threshold)
         return tau, names or tuple(f"y{place}" for place in range(high.shape[1]))
 
     def _abstract_graph(self, abstract: Array) -> Array:
@@ -155,25 +155,25 @@ class AbsLingam:
         return np.where(np.abs(found) > settings.abs_threshold, found, 0.0)
 
 
-def fit_tau(below: Array, across: Array, style: Style, threshold: float) -> Array:
-    """T from second moments of paired rows.
+def fit_tau(low: Array, high: Array, style: Style, threshold: float) -> Array:
+    """T from paired rows, by least squares.
 
     Args:
-        below: ``X' X``.
-        across: ``X' Y``.
-        style: How it is cleaned.
+        low: Rows of the low level.
+        high: What the high level was in the same moments.
+        style: How T is cleaned.
         threshold: Entries this small or smaller are none.
 
     Raises:
         BadInput: The pairs do not span the low level: T is not determined.
     """
-    rank = int(np.linalg.matrix_rank(below, hermitian=True))
-    if rank < len(below):
+    rank, size = int(np.linalg.matrix_rank(low)), low.shape[1]
+    if rank < size:
         raise BadInput(
-            f"paired rows span {rank} of {len(below)} dimensions; T needs as many independent "
-            "pairs as there are variables"
+            f"paired rows span {rank} of {size} dimensions; T needs as many independent pairs as "
+            "there are variables"
         )
-    tau = np.linalg.solve(below, across)
+    tau = np.linalg.lstsq(low, high)[0]
     kept = np.abs(tau) > threshold
     if style is not Style.PERFECT:
         kept &= np.abs(tau) == np.abs(tau).max(axis=1, keepdims=True)
@@ -181,8 +181,7 @@ def fit_tau(below: Array, across: Array, style: Style, threshold: float) -> Arra
         for place, own in enumerate(kept.T):
             block = np.flatnonzero(own)
             if len(block):
-                found = np.linalg.solve(below[np.ix_(block, block)], across[block, place])
-                tau[block, place] = found
+                tau[block, place] = np.linalg.lstsq(low[:, block], high[:, place])[0]
     return np.where(kept, tau, 0.0)
 
 

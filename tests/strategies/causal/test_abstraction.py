@@ -71,20 +71,20 @@ def test_tau_is_exact_from_as_many_pairs_as_variables(style):
     system = made(3)
     size = len(system.low)
     rows = system.draw(size + 5, torch.Generator().manual_seed(1))
-    found = fit_tau(rows.T @ rows, rows.T @ (rows @ system.tau), style, 1e-2)
+    found = fit_tau(rows, rows @ system.tau, style, 1e-2)
     np.testing.assert_allclose(found, system.tau, atol=1e-10)
     few = rows[: size - 1]
     with pytest.raises(BadInput, match=f"span {size - 1} of {size} dimensions"):
-        fit_tau(few.T @ few, few.T @ (few @ system.tau), style, 1e-2)
+        fit_tau(few, few @ system.tau, style, 1e-2)
 
 
 def test_styles_differ_where_a_variable_belongs_to_two():
-    below, across = np.eye(2), np.array([[1.0, 0.4], [0.0, 2.0]])
-    assert (fit_tau(below, across, Style.PERFECT, 0.1) == across).all()
+    apart, both = np.eye(2), np.array([[1.0, 0.4], [0.0, 2.0]])
+    np.testing.assert_allclose(fit_tau(apart, both, Style.PERFECT, 0.1), both, atol=1e-15)
     wanted = np.array([[1.0, 0.0], [0.0, 2.0]])
-    assert (fit_tau(below, across, Style.NOISY, 0.1) == wanted).all()
-    correlated = np.array([[1.0, 0.5], [0.5, 1.0]])
-    found = fit_tau(correlated, correlated @ across, Style.NOISY_REFIT, 0.1)
+    np.testing.assert_allclose(fit_tau(apart, both, Style.NOISY, 0.1), wanted, atol=1e-15)
+    low = np.linalg.cholesky(np.array([[1.0, 0.5], [0.5, 1.0]])).T
+    found = fit_tau(low, low @ both, Style.NOISY_REFIT, 0.1)
     # x0 alone explains y0 = x0; x1 alone explains y1 = 0.4 x0 + 2 x1 with 2 + 0.4 * 0.5.
     np.testing.assert_allclose(found, [[1.0, 0.0], [0.0, 2.2]], atol=1e-12)
 
