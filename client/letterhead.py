@@ -21,6 +21,7 @@ from wardround.strategies.encoding import Encoding, find_encoding
 log = logging.getLogger("wardround.custodian")
 
 REPLY = "reply"
+_REASON_CHARACTERS = 4000
 
 
 class Letterhead:
@@ -36,13 +37,14 @@ class Letterhead:
 
     def refusal(self, round_number: int, refusal: WardroundError) -> bytes:
         """What was refused, and why."""
-        log.warning("refused round=%d reason=%s", round_number, refusal)
+        reason = _printable(str(refusal))
+        log.warning("refused round=%d reason=%s", round_number, reason)
         return self._sign(
             {
                 "kind": "refusal",
                 "round": round_number,
                 "error": type(refusal).__name__,
-                "reason": str(refusal),
+                "reason": reason,
             },
             {},
         )
@@ -69,3 +71,9 @@ class Letterhead:
     ) -> bytes:
         named = {"hospital": self._hospital, "key": self._key.public, **header}
         return seal_bytes(encode(named, arrays, encoding, stream), self._key, REPLY)
+
+
+def _printable(reason: str) -> str:
+    """A reason for one line of a log, whatever the plan it quotes put into it."""
+    cut = reason if len(reason) <= _REASON_CHARACTERS else f"{reason[:_REASON_CHARACTERS]}…"
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in cut)

@@ -19,7 +19,13 @@ from wardround.privacy.signing import SigningKey, canonical, sha256, verify
 
 SCHEMA_VERSION = 1
 GENESIS = "0" * 64
-KINDS = ("open", "reserve", "commit", "repair")
+# What else than the time an entry of each kind says; a round is a number, the rest is text.
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "open": ("public_key",),
+    "reserve": ("study", "run", "round", "plan_sha256", "dataset", "unit"),
+    "commit": ("run", "round", "plan_sha256", "reply_sha256"),
+    "repair": (),
+}
 
 
 @dataclass(frozen=True)
@@ -145,9 +151,18 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
     signature = record["signature"]
     if not isinstance(signature, str) or signature != signature.lower():
         raise LedgerError(f"{where}: the signature is damaged")
-    if not isinstance(record["entry"], dict) or record["entry"].get("kind") not in KINDS:
+    fields = record["entry"]
+    if not isinstance(fields, dict) or fields.get("kind") not in list(KINDS):
         raise LedgerError(f"{where}: an entry of unknown kind")
+    _check_fields(fields, where)
     return dict(record)
+
+
+def _check_fields(fields: Mapping[str, Any], where: str) -> None:
+    """Refuse an entry without what its kind says; its signer may have written anything."""
+    for name in ("time", *KINDS[fields["kind"]]):
+        if type(fields.get(name)) is not (int if name == "round" else str):
+            raise LedgerError(f"{where}: {name} is missing or of another type")
 
 
 def _opening_key(fields: Mapping[str, Any], public: str | None, where: str) -> str:

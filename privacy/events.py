@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from wardround.privacy.errors import BadMessage
 
 SCHEMA_VERSION = 1
+_DEEPEST = 16  # events made here are three deep; whoever walks an event is spared the rest
 
 
 @dataclass(frozen=True)
@@ -133,20 +134,24 @@ def from_json(data: Mapping[str, Any]) -> Event:
         if schema != SCHEMA_VERSION:
             raise BadMessage(f"privacy event of schema {schema!r}; known: {SCHEMA_VERSION}")
         return _read(fields)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BadMessage(f"unreadable privacy event: {error!r}") from error
 
 
-def _read(data: Mapping[str, Any]) -> Event:
+def _read(data: Mapping[str, Any], depth: int = 0) -> Event:
     """One event and those inside it; the caller turns what goes wrong into ``BadMessage``."""
+    if depth > _DEEPEST:
+        raise BadMessage(f"a privacy event inside more than {_DEEPEST} others")
     fields = dict(data)
     match fields.pop("kind"):
         case "composed":
-            return Composed(tuple(_read(inner) for inner in fields.pop("events")), **fields)
+            return Composed(
+                tuple(_read(inner, depth + 1) for inner in fields.pop("events")), **fields
+            )
         case "repeated":
-            return Repeated(_read(fields.pop("event")), **fields)
+            return Repeated(_read(fields.pop("event"), depth + 1), **fields)
         case "poisson-sampled":
-            inner = _read(fields.pop("event"))
+            inner = _read(fields.pop("event"), depth + 1)
             if not isinstance(inner, Gaussian):
                 raise BadMessage("a poisson-sampled event must hold a gaussian one")
             return PoissonSampled(event=inner, **fields)

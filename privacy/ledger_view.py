@@ -148,7 +148,10 @@ def check_export(
     """
     if document.get("schema") != EXPORT_SCHEMA or not isinstance(document.get("records"), list):
         raise BadMessage(f"not an exported ledger of schema {EXPORT_SCHEMA}")
-    lines = [canonical(record) + b"\n" for record in document["records"]]
+    try:
+        lines = [canonical(record) + b"\n" for record in document["records"]]
+    except (ValueError, RecursionError) as error:
+        raise BadMessage("an exported ledger with a value that no ledger holds") from error
     return summarise(parse_chain(b"".join(lines), "export", public), "export", seen)
 
 

@@ -115,6 +115,10 @@ def plan_from_json(document: object) -> RoundPlan:
         BadMessage: Unknown or missing keys, wrong types or values out of bounds.
     """
     try:
-        return from_table(RoundPlan, document, "plan")
+        plan = from_table(RoundPlan, document, "plan")
+        _ = plan.sha256
     except BadInput as error:
         raise BadMessage(str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise BadMessage("plan: holds a value that no plan can be written with") from error
+    return plan

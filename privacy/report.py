@@ -139,7 +139,7 @@ def check_report(
             check_guarantees(report, study, epsilon)
         if not covers(life, study):
             raise BadMessage(f"{what}: the data set's life lacks events of this study")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise BadMessage(f"unreadable privacy report: {error!r}") from error
 
 

@@ -30,7 +30,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise BadInput(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot be read ({error})") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also numbers too long to be read
         raise BadInput(f"{path}: not valid TOML: {error}") from error
 
 
@@ -143,8 +143,13 @@ def _convert(hint: Any, value: object, where: str) -> Any:
     if hint is Any:
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise BadInput(f"{where} is too large a number") from error
     if hint is Path and isinstance(value, str):
+        if "\0" in value:
+            raise BadInput(f"{where} is {value!r}; no path holds that character")
         return Path(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise BadInput(f"{where} is {value!r}; expected {hint.__name__}")

@@ -105,7 +105,7 @@ def read_book(folder: Path) -> list[RoundRecord]:
             fields = dict(signed["record"])
             answers = tuple(HospitalAnswer(**answer) for answer in fields.pop("answers"))
             records.append(RoundRecord(**fields, answers=answers))
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise BadMessage(f"{path}: not a signed round record") from error
     return records
 

@@ -70,7 +70,7 @@ class RunFolder:
             raise BadInput(f"{path}: not a run folder (no run.json)")
         try:
             document = json.loads(facts.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise BadInput(f"{facts}: not JSON") from error
         return cls(
             path, Study.read(path / "study.toml"), from_table(RunFacts, document, "run.json")

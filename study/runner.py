@@ -378,11 +378,20 @@ class _Evaluation:
 
 
 def read_history(path: Path) -> dict[int, Metrics]:
-    """Scores by round, from ``metrics.jsonl``; empty when nothing was scored yet."""
+    """Scores by round, from ``metrics.jsonl``; empty when nothing was scored yet.
+
+    Raises:
+        BadInput: A line is not the scores of a round.
+    """
     if not path.exists():
         return {}
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {int(row.pop("round")): row for row in rows}
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return {int(row.pop("round")): row for row in rows}
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        raise BadInput(f"{path}: does not hold the scores of a run") from error
+    except RecursionError as error:
+        raise BadInput(f"{path}: nested too deeply for the scores of a run") from error
 
 
 def peak_memory() -> int:

@@ -13,6 +13,8 @@ from typing import Any
 
 from wardround.privacy.errors import BadInput
 
+TOO_MUCH = "nested too deeply, or a number of too many digits"
+
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number and text of each line that is not blank.
@@ -41,8 +43,8 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
             yield number, json.loads(line)
         except json.JSONDecodeError as error:
             raise BadInput(f"{path}:{number}: not valid JSON: {error.msg}") from error
-        except RecursionError as error:
-            raise BadInput(f"{path}:{number}: not usable JSON: nested too deeply") from error
+        except (RecursionError, ValueError) as error:
+            raise BadInput(f"{path}:{number}: not usable JSON: {TOO_MUCH}") from error
 
 
 def columns(path: Path, count: int, tabs_only: bool) -> Iterator[tuple[int, list[str]]]:

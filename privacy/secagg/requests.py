@@ -42,6 +42,9 @@ def read_request(sealed: bytes, coordinator: str) -> tuple[str, Terms, dict[str,
         raise BadMessage(f"{REQUEST}: no stage is called {stage!r}")
     try:
         terms = from_table(Terms, document.get("terms"), f"{REQUEST} terms")
+        _ = terms.session
     except BadInput as error:
         raise BadMessage(str(error)) from error
+    except ValueError as error:
+        raise BadMessage(f"{REQUEST}: its terms hold a value that cannot be written") from error
     return stage, terms, unpack(attached, REQUEST)

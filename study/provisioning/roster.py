@@ -105,6 +105,12 @@ class Member:
     serials: tuple[str, ...]
     tls: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        try:
+            _ = self.certificate
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ValueError("kit holds no certificate in PEM form") from None
+
     @property
     def certificate(self) -> x509.Certificate:
         """Its present certificate."""
@@ -159,11 +165,7 @@ def read_roster(folder: ConsortiumFolder) -> Roster:
     what = str(folder.roster)
     signer = coordinator_key(folder).public
     fields = open_document(read_document(folder.roster), "roster", signer, what)
-    fields |= {
-        name: tuple(from_table(cls, row, f"{what} {name}") for row in fields.get(name, ()))
-        for name, cls in (("members", Member), ("revoked", Revoked))
-    }
-    return Roster(**fields)
+    return from_table(Roster, fields, what)
 
 
 def enrolled_keys(folder: ConsortiumFolder, now: datetime) -> dict[str, str]:

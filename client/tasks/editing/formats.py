@@ -14,6 +14,7 @@ from typing import Any
 
 from wardround.client.tasks.base import Record
 from wardround.client.tasks.editing.records import Edit, Probe, edit_record
+from wardround.client.tasks.lines import TOO_MUCH
 from wardround.privacy import Unit
 from wardround.privacy.errors import BadInput
 from wardround.privacy.tables import nearest
@@ -125,8 +126,8 @@ def _items(text: str, path: Path) -> Iterator[tuple[int, object]]:
             item, end = decoder.raw_decode(text, place)
         except json.JSONDecodeError as error:
             raise BadInput(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
-        except RecursionError as error:
-            raise BadInput(f"{path}:{line}: not usable JSON: nested too deeply") from error
+        except (RecursionError, ValueError) as error:
+            raise BadInput(f"{path}:{line}: not usable JSON: {TOO_MUCH}") from error
         if not is_list and "\n" in text[place:end]:
             raise BadInput(f"{path}:{line}: one JSON object a line, please, or one JSON list")
         yield line, item
@@ -146,7 +147,7 @@ def _record(item: object, default_id: str) -> Record:
         raise _Wrong(f"expected an object, found {type(item).__name__}")
     for name in item:
         if name not in KNOWN_FIELDS:
-            raise _Wrong(f"unknown field {name!r}{nearest(name, KNOWN_FIELDS)}")
+            raise _Wrong(f"unknown field{nearest(name, KNOWN_FIELDS)}")
     for name in ("prompt", "subject", "target_new"):
         if name not in item:
             raise _Wrong(f"field {name!r} is missing")
@@ -180,8 +181,8 @@ def _locality(item: Mapping[str, Any]) -> dict[str, tuple[Probe, ...]]:
     nested = item.get("locality", {})
     if not isinstance(nested, dict):
         raise _Wrong(f"field 'locality' is a {type(nested).__name__}; expected an object")
-    for kind, pairs in nested.items():
-        field = f"locality.{kind}"
+    for place, (kind, pairs) in enumerate(nested.items()):
+        field = f"locality[{place}]"
         if not isinstance(pairs, dict) or pairs.keys() != {"prompt", "ground_truth"}:
             raise _Wrong(f"field {field!r}: expected an object with prompt and ground_truth")
         prompts = _texts(pairs["prompt"], f"{field}.prompt")

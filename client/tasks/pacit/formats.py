@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wardround.client.tasks.base import Record
-from wardround.client.tasks.lines import json_lines, numbered_lines
+from wardround.client.tasks.lines import TOO_MUCH, json_lines, numbered_lines
 from wardround.client.tasks.pacit.records import Exemplar, Instance, Instructions, Source
 from wardround.privacy import Unit
 from wardround.privacy.errors import BadInput
@@ -82,7 +82,7 @@ def _documents(path: Path) -> Iterator[tuple[str, Any]]:
         raise BadInput(f"{path}: holds no tasks")
     try:
         json.loads(first[1])
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         text = "\n".join([first[1], *(line for _, line in lines)])
         yield f"{path}:{first[0]}", _whole(text, path)
         return
@@ -95,8 +95,8 @@ def _whole(text: str, path: Path) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise BadInput(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
-    except RecursionError as error:
-        raise BadInput(f"{path}:1: not usable JSON: nested too deeply") from error
+    except (RecursionError, ValueError) as error:
+        raise BadInput(f"{path}:1: not usable JSON: {TOO_MUCH}") from error
 
 
 def _records(item: object, stem: str) -> list[Record]:

@@ -78,17 +78,17 @@ class PreferenceTask:
         settings = preference_config(config)
         records = read_judged(source)
         if settings.method in NEEDS_TWO and settings.sampling.share < 1:
-            lone = next((r.id for r in records if len(r.content.replies) < 2), None)
+            lone = next((n for n, r in enumerate(records, 1) if len(r.content.replies) < 2), None)
             if lone is not None:
                 raise BadInput(
-                    f"{source}: record {lone!r} has one reply; method {settings.method!r} needs "
+                    f"{source}: record {lone} has one reply; method {settings.method!r} needs "
                     "two or more, filtered-cloning and reinforce do not"
                 )
         if settings.reference.recorded and settings.method in NEEDS_REFERENCE:
-            bare = next((r.id for r in records if not r.content.reference), None)
+            bare = next((n for n, r in enumerate(records, 1) if not r.content.reference), None)
             if bare is not None:
                 raise BadInput(
-                    f"{source}: record {bare!r} has no {LIST_REFERENCE}; reference.recorded is true"
+                    f"{source}: record {bare} has no {LIST_REFERENCE}; reference.recorded is true"
                 )
         return records
 

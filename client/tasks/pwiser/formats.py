@@ -97,10 +97,10 @@ def _rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, str]]]:
         raise BadInput(f"{path}: holds no header")
     header = _cells(path, *first)
     wanted = set(columns.names)
-    for name in header:
+    for place, name in enumerate(header, 1):
         if name not in wanted:
             hint = nearest(name, columns.names)
-            raise BadInput(f"{path}:{first[0]}: column {name!r} is not of the study{hint}")
+            raise BadInput(f"{path}:{first[0]}: column {place} is not of the study{hint}")
     missing = sorted(wanted - set(header) - set(columns.ignored))
     if missing or len(set(header)) != len(header):
         what = f"column {missing[0]!r} is missing" if missing else "a column is there twice"

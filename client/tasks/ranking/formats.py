@@ -212,7 +212,7 @@ def _known(item: Mapping[str, Any], fields: Sequence[str], where: str = "") -> N
     """Refuse the first unknown field."""
     for name in item:
         if name not in fields:
-            raise _Wrong(f"{where}unknown field {name!r}{nearest(name, fields)}")
+            raise _Wrong(f"{where}unknown field{nearest(name, fields)}")
 
 
 def _text(item: Mapping[str, Any], field: str, needed: bool = False) -> str:

@@ -47,9 +47,9 @@ class RewardTask:
     def load(self, source: Path, config: TaskConfig) -> Sequence[Record]:
         """The preferences of a file, each of two replies or more; ``BadInput`` names the line."""
         records = read_judged(source)
-        lone = next((record.id for record in records if len(record.content.replies) < 2), None)
+        lone = next((n for n, r in enumerate(records, 1) if len(r.content.replies) < 2), None)
         if lone is not None:
-            raise BadInput(f"{source}: record {lone!r} has one reply; a comparison needs two")
+            raise BadInput(f"{source}: record {lone} has one reply; a comparison needs two")
         return records
 
     def deal(
