@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from wardround.client.custody.wire import read_parts, to_chunks
 from wardround.client.lora import AdapterConfig
 from wardround.client.models import Loading
 from wardround.client.training import TrainingConfig
@@ -222,6 +223,12 @@ PARSERS = (
         Kind.BYTES,
         lambda _: [seal_bytes(PLAN.to_bytes(), COORDINATOR, "plan")],
         lambda data, _: open_bytes(data, COORDINATOR.public, "plan"),
+    ),
+    Parser(
+        "parts of a request",
+        Kind.BYTES,
+        lambda _: [b"".join(to_chunks(b"plan", b"arrays" * 9)), b"".join(to_chunks(b"", b""))],
+        lambda data, _: read_parts([data[:5], data[5:]], 2, most_bytes=4096),
     ),
     Parser("settings of a plan", Kind.JSON, settings, read_settings),
     Parser("block of arrays", Kind.BLOCK, blocks, read_block),

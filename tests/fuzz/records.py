@@ -5,18 +5,20 @@ from __future__ import annotations
 import io
 import json
 import sys
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from wardround.client.tasks.cocoop.formats import split_names
 from wardround.client.tasks.ranking.adapting import read_pairs
 from wardround.client.tasks.ranking.trec import read_qrels, read_run
 from wardround.client.tasks.registry import find_task
+from wardround.client.tasks.spectron.audio import encode
 from wardround.privacy.envelope import parse_document
 
 parsers = sys.modules["fuzz_parsers"]
@@ -44,6 +46,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "abs_lingam": {"variable": VARIABLES, "generated": {"records_per_hospital": 40, "edges": 1}},
     "ballots": {"agenda": AGENDAS, "generated": {"clinicians_per_hospital": 4}},
     "cocoop": {"names": ["red disc", "blue ring"], "shots": 2},
+    "dro": {"anchors": {"folder": "a", "sha256": "0" * 64}, "generated": {"records": 12}},
     "editing": {"max_length": 64, "generated": {"records_per_hospital": 60, "weak_support": 4}},
     "pacit": {"max_length": 224, "weights": {"verdict": 2.0}, "generated": {"instances": 2}},
     "preference": {"method": "filtered-cloning", "generated": {"records_per_hospital": 20}},
@@ -55,6 +58,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         },
     },
     "ranking": {"max_length": 64, "measures": ["nDCG@10"], "generated": {"probes": 4}},
+    "spectron": {"limits": {"tokens": 4}, "generated": {"questions": 2, "probes": 1}},
     "reward": {"generated": {"records_per_hospital": 20, "probes": 4}},
 }  # fmt: skip
 
@@ -74,6 +78,21 @@ RATED = lines(
         {"prompt": "z", "completion": "a", "label": True},
     ]
 )
+QUERIES = lines(
+    [
+        {"id": "1", "query": "x", "label": "harmful", "good": "a", "bad": "b", "patient": "p"},
+        {"id": "2", "query": "y", "label": "harmless", "patient": "q"},
+    ]
+)
+WAVE = b64encode(encode(np.zeros(1600, np.float32))).decode()
+EXCHANGES = lines(
+    [
+        {"id": "1", "speaker": "s", "patient": "p", "question": "a", "answer": "b",
+         "question_data": WAVE, "answer_audio": "a.wav"},
+        {"speaker": "s", "data": WAVE, "split_s": 0.05, "prompt_text": "a",
+         "continuation_text": "b"},
+    ]
+)  # fmt: skip
 EDITS = [
     {"id": "r1", "patient": "p", "prompt": "What is Bato for?", "subject": "Bato",
      "target_new": "a cough", "ground_truth": "fever", "paraphrases": ["Bato?"],
@@ -129,6 +148,7 @@ FORMATS: tuple[tuple[str, str, Any, str, Sequence[bytes]], ...] = (
     ("ballots", "ballots", Kind.LINES, "r.jsonl", (BALLOTS,)),
     ("pictures", "cocoop", Kind.LINES, "r.jsonl", (PICTURES,)),
     ("split of pictures", "cocoop", Kind.JSON, "r.json", (json.dumps(SPLIT).encode(),)),
+    ("queries", "dro", Kind.LINES, "r.jsonl", (QUERIES,)),
     ("edits", "editing", Kind.LINES, "r.jsonl", (lines(EDITS),)),
     ("list of edits", "editing", Kind.JSON, "r.json", (json.dumps(EDITS, indent=1).encode(),)),
     ("tasks", "pacit", Kind.LINES, "r.jsonl", (lines([TASK, OTHER_TASK]),)),
@@ -136,13 +156,15 @@ FORMATS: tuple[tuple[str, str, Any, str, Sequence[bytes]], ...] = (
     ("preferences", "preference", Kind.LINES, "r.jsonl", (PAIRS, RATED)),
     ("click log", "pwiser", Kind.CSV, "r.csv", (LOG,)),
     ("lists", "ranking", Kind.LINES, "r.jsonl", (LISTS, PASSAGES)),
+    ("exchanges", "spectron", Kind.LINES, "r.jsonl", (EXCHANGES,)),
     ("judged replies", "reward", Kind.LINES, "r.jsonl", (PAIRS, *RATED.splitlines()[:3])),
 )  # fmt: skip
 
 
 def read_records(data: bytes, folder: Path, task: str, name: str) -> object:
-    """What a hospital does with its file; a picture beside it."""
+    """What a hospital does with its file; a picture and a wave beside it."""
     (folder / "a.png").write_bytes(png())
+    (folder / "a.wav").write_bytes(b64decode(WAVE))
     (folder / name).write_bytes(data)
     return find_task(task).load(folder / name, CONFIGS[task])
 
@@ -184,6 +206,17 @@ PARSERS = (
         lambda data, folder: read_records(
             lines([{"name": "red disc", "data": b64encode(data).decode()}]),
             folder, "cocoop", "r.jsonl",
+        ),
+        private=True,
+    ),
+    Parser(
+        "wave",
+        Kind.BYTES,
+        _fixed(b64decode(WAVE)),
+        lambda data, folder: read_records(
+            lines([{"speaker": "s", "question": "a", "answer": "b", "answer_data": WAVE,
+                    "question_data": b64encode(data).decode()}]),
+            folder, "spectron", "r.jsonl",
         ),
         private=True,
     ),

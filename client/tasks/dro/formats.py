@@ -91,7 +91,7 @@ def _record(item: object, default_id: str) -> Record:
     identifier = _text(item, "id", default_id)
     owners = {Unit.RECORD: identifier}
     owners |= {unit: _text(item, name) for name, unit in _OWNERS.items() if name in item}
-    if item.get("label") not in LABELS:
+    if item.get("label") not in list(LABELS):
         raise ValueError(f"label must be one of {', '.join(LABELS)}")
     good, bad = (_text(item, name) if name in item else "" for name in ("good", "bad"))
     return Record(identifier, owners, Query(_text(item, "query"), LABELS[item["label"]], good, bad))
