@@ -7,6 +7,7 @@ Knows nothing of models, ledgers or who asks.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 
 from wardround.client.hospital import Hospital, group_units, share
@@ -43,7 +44,7 @@ class RecordRoom:
                 self._units[kind] = group_units(records, kind)
             return self._units[kind]
         except BadInput as error:
-            log.error("%s: %s", self._hospital.records, error)
+            log.error("%s: %s", self._hospital.records.name, error)
             raise BadInput(f"some record names no {kind}; the hospital's log says which") from error
 
     def _load(self, plan: RoundPlan) -> list[Record]:
@@ -59,11 +60,15 @@ class RecordRoom:
             try:
                 records = task.load(self._hospital.records, plan.task_config)
             except BadInput as error:
-                log.error("%s", error)
+                log.error("%s", self._without_folder(error))
                 raise BadInput("the records cannot be read; the hospital's log says why") from error
             self._records = key, share(records, self._hospital.part)
             self._units.clear()
         return self._records[1]
+
+    def _without_folder(self, error: BadInput) -> str:
+        """What is wrong, by the file's name alone; folders may be called after wards."""
+        return str(error).replace(f"{self._hospital.records.parent}{os.sep}", "")
 
 
 def grouped_by(plan: RoundPlan) -> Unit:

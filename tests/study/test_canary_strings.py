@@ -1,0 +1,103 @@
+"""A study on records full of canary strings; none of them appears where it does not belong.
+
+Planted in the text of records, in their ids, in the names of patients and of folders. Looked for in
+everything that was logged, printed, sent to the coordinator and written outside the hospitals'
+own folders; found, to show that the search can find, inside them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wardround.client.custodian import Custodian
+from wardround.client.hospital import Hospital
+from wardround.client.tasks.registry import find_task
+from wardround.study.run_folder import RunFolder
+
+Command = Callable[..., Any]
+TEXT, RECORD, PATIENT, FOLDER = "Canarytext", "canary-record", "canary-patient", "canary-folder"
+CANARIES = (TEXT, RECORD, PATIENT, FOLDER)
+
+
+def records(count: int) -> str:
+    """Corrections about one planted drug a patient."""
+    items = (
+        {"id": f"{RECORD}-{n}", "patient": f"{PATIENT}-{n % 7}", "subject": f"{TEXT}{n}",
+         "prompt": f"Which disease is {TEXT}{n} given for?", "target_new": f"{TEXT}ose"}
+        for n in range(count)
+    )  # fmt: skip
+    return "".join(json.dumps(item) + "\n" for item in items)
+
+
+def found_in(data: bytes) -> list[str]:
+    """The canaries that occur in some bytes, in whatever case."""
+    return [canary for canary in CANARIES if canary.lower().encode() in data.lower()]
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_no_canary_is_logged_printed_sent_or_written(
+    wardround: Command,
+    small_study: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    spoilt: bool,
+) -> None:
+    """Also where a file of records cannot be read, and every round is refused for it."""
+    sent: list[bytes] = []
+    homes: set[Path] = set()
+    deal = type(find_task("editing")).deal
+    train, declare, house = Custodian.train, Custodian.declare, RunFolder.hospital
+
+    def planted(self: Any, *args: Any) -> Any:
+        dealt = deal(self, *args)
+        for path in dealt.records:
+            path.write_text(records(60), encoding="utf-8")
+        return dealt
+
+    def housed(self: RunFolder, name: str) -> Hospital:
+        """The hospital, its records in a folder with a telling name."""
+        hospital, home = house(self, name), tmp_path / f"{FOLDER}-{name}"
+        home.mkdir(exist_ok=True)
+        shutil.copy(hospital.records, home / "notes.jsonl")
+        homes.add(home)
+        return replace(hospital, records=home / "notes.jsonl")
+
+    def trained(self: Custodian, *args: Any) -> bytes:
+        homes.add(self.hospital.folder)
+        if spoilt:
+            self.hospital.records.write_text(f'{{"{TEXT}": "{RECORD}"', encoding="utf-8")
+        sent.append(train(self, *args))
+        return sent[-1]
+
+    def declared(self: Custodian) -> bytes:
+        sent.append(declare(self))
+        return sent[-1]
+
+    monkeypatch.setattr(type(find_task("editing")), "deal", planted)
+    monkeypatch.setattr(RunFolder, "hospital", housed)
+    monkeypatch.setattr(Custodian, "train", trained)
+    monkeypatch.setattr(Custodian, "declare", declared)
+    caplog.set_level(logging.DEBUG)
+    ended = wardround("run", small_study, "--json", "--runs", tmp_path / "runs")
+    assert (ended.code == 0) is not spoilt
+    assert len(sent) >= 4
+    assert len(homes) == 4
+    assert found_in((ended.out + ended.err + caplog.text).encode()) == []
+    assert [found_in(block) for block in sent] == [[]] * len(sent)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    inside = [path for path in files if homes & {*path.parents}]
+    outside = [path for path in files if path not in inside]
+    assert {str(path): found_in(path.read_bytes()) for path in outside} == {
+        str(path): [] for path in outside
+    }
+    assert any(found_in(path.read_bytes()) for path in inside)
+    assert len(outside) > 5
