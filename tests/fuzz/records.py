@@ -84,7 +84,7 @@ QUERIES = lines(
         {"id": "2", "query": "y", "label": "harmless", "patient": "q"},
     ]
 )
-WAVE = b64encode(encode(np.zeros(1600, np.float32))).decode()
+WAVE = b64encode(encode(np.zeros(1200, np.float32))).decode()
 EXCHANGES = lines(
     [
         {"id": "1", "speaker": "s", "patient": "p", "question": "a", "answer": "b",

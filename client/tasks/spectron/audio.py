@@ -104,7 +104,7 @@ def decode(data: bytes) -> Samples:
             if not 0 < frames <= MOST_SECONDS * rate:
                 raise ValueError(f"a wave must have samples, of {MOST_SECONDS} s at most")
             raw = file.readframes(frames)
-    except (wave.Error, EOFError) as error:
+    except (wave.Error, EOFError, RuntimeError) as error:  # it seeks beyond its chunks so
         raise ValueError(f"not a WAV file ({error})") from error
     kind, scale = _WIDTHS[width]
     whole = np.frombuffer(raw[: len(raw) // (width * channels) * width * channels], dtype=kind)
