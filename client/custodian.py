@@ -27,6 +27,7 @@ from wardround.client.models import Loading
 from wardround.client.optimizers import Moments
 from wardround.client.personal import Personal
 from wardround.client.record_room import RecordRoom, grouped_by
+from wardround.client.refusals import RefusalBook
 from wardround.client.seat import Seat, require_terms
 from wardround.client.shares import check_secure, fit_lattice, make_part
 from wardround.client.streams import Streams
@@ -99,7 +100,7 @@ class Custodian:
         self._personal = Personal(hospital.folder / "personal")
         self._labels = LabelBook(hospital.folder / "labels")
         self._records = RecordRoom(hospital)
-        self._letterhead = Letterhead(hospital.name, self._key)
+        self._letterhead = Letterhead(hospital.name, self._key, RefusalBook(hospital.ledger))
         self._seat = Seat(
             hospital.name, hospital.secure_sums, self._key, hospital.members, self._words
         )
@@ -194,7 +195,11 @@ class Custodian:
             round_ = replace(self._charge(plan, due, part, training), corrections=corrections)
             start = pick(arrays, part.trainable.parameters)
             reply, moments = self._make_reply(plan, round_, start)
-        log.info("trained round=%d seconds=%.3f", plan.round, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        log.info(
+            "trained round=%(round)d seconds=%(seconds).3f",
+            {"round": plan.round, "seconds": seconds},
+        )
         stored = self._ledger.commit(round_.reservation, reply)
         if training.keep_state and moments is not None:
             self._keep(plan, moments)

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from wardround.client.refusals import RefusalBook
 from wardround.privacy.envelope import seal_bytes
 from wardround.privacy.errors import WardroundError
 from wardround.privacy.noise import Arrays, Noised
@@ -27,9 +28,10 @@ _REASON_CHARACTERS = 4000
 class Letterhead:
     """Signs what one hospital says."""
 
-    def __init__(self, hospital: str, key: SigningKey) -> None:
+    def __init__(self, hospital: str, key: SigningKey, refusals: RefusalBook) -> None:
         self._hospital = hospital
         self._key = key
+        self._refusals = refusals
 
     def declaration(self, facts: Mapping[str, Any]) -> bytes:
         """Who this hospital is and what it declares; all of ``facts`` is public."""
@@ -38,7 +40,14 @@ class Letterhead:
     def refusal(self, round_number: int, refusal: WardroundError) -> bytes:
         """What was refused, and why."""
         reason = _printable(str(refusal))
-        log.warning("refused round=%d reason=%s", round_number, reason)
+        log.warning(
+            "refused round=%(round)d reason=%(reason)s",
+            {"round": round_number, "reason": reason},
+        )
+        try:
+            self._refusals.note(round_number, type(refusal).__name__, reason)
+        except OSError as error:  # the answer goes out all the same; nothing depends on the book
+            log.error("refusal not kept error=%(error)s", {"error": error.strerror})
         return self._sign(
             {
                 "kind": "refusal",

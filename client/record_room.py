@@ -44,7 +44,7 @@ class RecordRoom:
                 self._units[kind] = group_units(records, kind)
             return self._units[kind]
         except BadInput as error:
-            log.error("%s: %s", self._hospital.records.name, error)
+            log.error("records unusable reason=%(reason)s", {"reason": str(error)})
             raise BadInput(f"some record names no {kind}; the hospital's log says which") from error
 
     def _load(self, plan: RoundPlan) -> list[Record]:
@@ -60,7 +60,8 @@ class RecordRoom:
             try:
                 records = task.load(self._hospital.records, plan.task_config)
             except BadInput as error:
-                log.error("%s", self._without_folder(error))
+                said = self._without_folder(error)
+                log.error("records unreadable reason=%(reason)s", {"reason": said})
                 raise BadInput("the records cannot be read; the hospital's log says why") from error
             self._records = key, share(records, self._hospital.part)
             self._units.clear()

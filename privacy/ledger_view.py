@@ -93,6 +93,23 @@ def check_ledger(
         BadInput: There is no ledger.
         LedgerError: What is wrong, by file and line.
     """
+    chain = witnessed_chain(folder, public)
+    summary = summarise(chain, str(folder / LEDGER_FILE), seen)
+    replies = Replies(folder / REPLIES_FOLDER, Disk())
+    for entry in chain.entries:
+        if entry.fields["kind"] == "commit":
+            request = (entry.fields["run"], entry.fields["round"])
+            replies.read(request, entry.fields["reply_sha256"])
+    return summary
+
+
+def witnessed_chain(folder: Path, public: str | None = None) -> Chain:
+    """The entries of the ledger in ``folder``, as far as its witness confirms them.
+
+    Raises:
+        BadInput: There is no ledger.
+        LedgerError: Chain, signatures or witness do not agree.
+    """
     path = folder / LEDGER_FILE
     if not path.exists():
         raise BadInput(f"{path}: no such ledger")
@@ -100,13 +117,7 @@ def check_ledger(
     testimony = read_witness(folder / WITNESS_FILE)
     chain = read_chain(path, public)
     judge(testimony, chain, path)
-    summary = summarise(chain, str(path), seen)
-    replies = Replies(folder / REPLIES_FOLDER, Disk())
-    for entry in chain.entries:
-        if entry.fields["kind"] == "commit":
-            request = (entry.fields["run"], entry.fields["round"])
-            replies.read(request, entry.fields["reply_sha256"])
-    return summary
+    return chain
 
 
 def summarise(chain: Chain, name: str, seen: LedgerHead | None = None) -> LedgerSummary:

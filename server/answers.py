@@ -70,5 +70,8 @@ def ledger_heads(answers: Iterable[HospitalAnswer]) -> dict[str, LedgerHead]:
             try:
                 heads[answer.hospital] = LedgerHead(**claimed)
             except (TypeError, ValueError) as error:
-                log.warning("hospital=%s sent an unusable ledger head: %s", answer.hospital, error)
+                log.warning(
+                    "unusable ledger head hospital=%(hospital)s reason=%(reason)s",
+                    {"hospital": answer.hospital, "reason": str(error)},
+                )
     return heads

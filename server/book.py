@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wardround.privacy.errors import BadMessage
+from wardround.privacy.errors import BadInput, BadMessage, UntrustedPeer
 from wardround.privacy.signing import SigningKey, canonical, verify
-from wardround.privacy.tables import as_table
+from wardround.privacy.tables import as_table, from_table
 from wardround.strategies.checkpoint import write_atomically
 
 log = logging.getLogger("wardround.coordinator")
@@ -97,17 +97,59 @@ def read_book(folder: Path) -> list[RoundRecord]:
         BadMessage: A file is not a signed round record.
         UntrustedPeer: A signature does not verify.
     """
-    records = []
-    for path in sorted(folder.glob("[0-9]*.json")):
+    return [parse_record(path.read_bytes(), str(path)) for path in record_files(folder)]
+
+
+def record_files(folder: Path) -> list[Path]:
+    """The files of the rounds that have ended, in order."""
+    return sorted(folder.glob("[0-9]*.json"))
+
+
+def parse_record(data: bytes, name: str, public: str | None = None) -> RoundRecord:
+    """One round from its file's bytes, its signature checked.
+
+    Args:
+        data: What the file holds.
+        name: What messages call it.
+        public: Whose signature to expect; by default the key the file names.
+
+    Raises:
+        BadMessage: Not a signed round record.
+        UntrustedPeer: Not signed by that key.
+    """
+    try:
+        signed = json.loads(data)
+        key, record = signed["key"], signed["record"]
+        if public is not None and key != public:
+            raise UntrustedPeer(f"{name}: signed with another key than this run's")
+        verify(key, canonical(record), signed["signature"], name)
+        found = from_table(RoundRecord, record, name)
+        if not all(isinstance(value, int | float) for value in found.metrics.values()):
+            raise BadMessage(f"{name}: a score is no number")
+        return found
+    except (BadInput, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadMessage(f"{name}: not a signed round record") from error
+
+
+def read_history(path: Path) -> dict[int, Mapping[str, float]]:
+    """Scores by round, from ``metrics.jsonl``; empty when nothing was scored yet.
+
+    Raises:
+        BadMessage: A line is not one round's scores.
+    """
+    if not path.exists():
+        return {}
+    history = {}
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
-            signed = json.loads(path.read_text(encoding="utf-8"))
-            verify(signed["key"], canonical(signed["record"]), signed["signature"], str(path))
-            fields = dict(signed["record"])
-            answers = tuple(HospitalAnswer(**answer) for answer in fields.pop("answers"))
-            records.append(RoundRecord(**fields, answers=answers))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise BadMessage(f"{path}: not a signed round record") from error
-    return records
+            row = json.loads(line)
+            at = row.pop("round")
+            if not isinstance(at, int) or not all(isinstance(v, int | float) for v in row.values()):
+                raise TypeError("a score is no number")
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise BadMessage(f"{path}:{number}: not one round's scores") from error
+        history[at] = row
+    return history
 
 
 def last_reports(records: Iterable[RoundRecord]) -> dict[str, Mapping[str, Any]]:

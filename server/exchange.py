@@ -115,7 +115,7 @@ class Exchange:
                 raise UntrustedPeer(f"hospital {header.get('hospital')!r} is not enrolled")
             open_bytes(sealed, public, "reply")
         except (BadMessage, UntrustedPeer) as error:
-            log.warning("turned away: %s", error)
+            log.warning("turned away reason=%(reason)s", {"reason": str(error)})
             return None
         return header | {"bytes": len(sealed)}, arrays
 
@@ -127,4 +127,4 @@ def _contents(reply: Message) -> Iterator[bytes]:
     try:
         yield read_reply(reply.content)
     except BadMessage as error:
-        log.warning("turned away: %s", error)
+        log.warning("turned away reason=%(reason)s", {"reason": str(error)})

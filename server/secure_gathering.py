@@ -233,7 +233,10 @@ class _Session:
                 take(name, self._letter(answer))
             except (Misconduct, BadMessage, UntrustedPeer) as error:
                 self.faults[name] = str(error)
-                log.warning("round=%d hospital=%s %s", self.terms.round, name, error)
+                log.warning(
+                    "unusable letter round=%(round)d hospital=%(hospital)s reason=%(reason)s",
+                    {"round": self.terms.round, "hospital": name, "reason": str(error)},
+                )
             if stage == MASKED or name in self.faults:
                 asking.told(self.answers()[name])
         asking.exchange.forget()

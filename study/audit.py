@@ -283,7 +283,7 @@ def _execute_patiently(folder: RunFolder, stage: Stage) -> None:
         try:
             execute(folder, stage)
         except RoundFailed as failure:
-            log.info("asking again: %s", failure)
+            log.info("asking again reason=%(reason)s", {"reason": str(failure)})
         else:
             return
     execute(folder, stage)

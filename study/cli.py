@@ -17,6 +17,7 @@ from wardround.study.bench.cli import bench_app
 from wardround.study.choice_cli import count, decide, precompute
 from wardround.study.deployment.cli import hospital_app
 from wardround.study.editing_cli import base_app, edit, trace
+from wardround.study.pages_cli import dashboard, page
 from wardround.study.provisioning.cli import provision_app
 
 app = typer.Typer(
@@ -33,6 +34,10 @@ app.add_typer(bench_app, name="bench")
 app.add_typer(base_app, name="base")
 app.add_typer(provision_app, name="provision")
 app.add_typer(hospital_app, name="hospital")
+hospital_app.command(
+    epilog="Example: [bold]wardround hospital page hospital/ledger --policy policy.toml[/bold]"
+)(page)
+app.command(epilog="Example: [bold]wardround dashboard runs[/bold]")(dashboard)
 app.command(epilog="Example: [bold]wardround edit valid.json --out edited[/bold]")(edit)
 app.command(
     epilog="Example: [bold]wardround precompute study.toml --data a.jsonl --out b.jsonl[/bold]"
@@ -62,6 +67,21 @@ def main() -> None:
     except WardroundError as error:
         print(f"wardround: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+@app.callback()
+def logs(
+    log_format: Annotated[
+        str, typer.Option(envvar="WARDROUND_LOG_FORMAT", help="text, or json: one object a line.")
+    ] = "text",
+    log_level: Annotated[
+        str, typer.Option(envvar="WARDROUND_LOG_LEVEL", help="debug, info, warning or error.")
+    ] = "warning",
+) -> None:
+    """Federated fine-tuning for hospitals, centred on privacy."""
+    from wardround.study.logs import set_up_logs
+
+    set_up_logs(log_format, log_level)
 
 
 @app.command(

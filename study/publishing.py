@@ -15,12 +15,12 @@ from wardround.privacy.errors import BadInput
 from wardround.privacy.events import Repeated
 from wardround.privacy.plan import Mode
 from wardround.privacy.units import Unit
-from wardround.server.book import RoundRecord, last_reports, read_book
+from wardround.server.book import RoundRecord, last_reports, read_book, read_history
 from wardround.server.page import write_page
 from wardround.strategies.checkpoint import load_checkpoint
 from wardround.strategies.factors import widened
 from wardround.study.run_folder import RunFolder
-from wardround.study.runner import Outcome, prepare, read_history, strategy_of
+from wardround.study.runner import Outcome, prepare, strategy_of
 
 
 def publish(folder: RunFolder, outcome: Outcome, workbench: Workbench) -> None:

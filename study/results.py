@@ -11,10 +11,10 @@ from rich.table import Table
 
 from wardround.privacy.errors import BadInput, UntrustedPeer
 from wardround.privacy.report import check_reports
-from wardround.server.book import read_book
+from wardround.server.book import read_book, read_history
 from wardround.server.page import write_page
 from wardround.study.publishing import privacy_note
-from wardround.study.runner import Outcome, read_history
+from wardround.study.runner import Outcome
 
 
 def outcome_document(outcome: Outcome) -> dict[str, Any]:

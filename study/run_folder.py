@@ -40,6 +40,7 @@ class RunFacts:
         probes: Public records to evaluate on, relative to the folder.
         members: Public key of every hospital, by name.
         notes: What the task held out of the data.
+        coordinator: Public key that signs plans and round records; empty in old runs.
     """
 
     run: str
@@ -47,6 +48,7 @@ class RunFacts:
     probes: str
     members: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    coordinator: str = ""
 
     @property
     def hospitals(self) -> tuple[str, ...]:
@@ -134,11 +136,11 @@ def create_run_folder(
         shutil.rmtree(draft / "dealt")
         (draft / "study.toml").write_text(tomli_w.dumps(study.to_tables()), encoding="utf-8")
         shutil.copyfile(study.policy, draft / "policy.toml")
-        SigningKey.load_or_create(draft / "coordinator" / "signing.pem")
+        coordinator = SigningKey.load_or_create(draft / "coordinator" / "signing.pem").public
         name = _free_name(parent, f"{study.study.name}-{now:%Y%m%d-%H%M%S}")
         keys = {n: draft / "hospitals" / n / HOSPITAL_KEY for n in names}
         members = {n: SigningKey.load_or_create(key).public for n, key in keys.items()}
-        facts = RunFacts(name, noise_multiplier, probes.name, members, dealt.notes)
+        facts = RunFacts(name, noise_multiplier, probes.name, members, dealt.notes, coordinator)
         write_atomically(draft / "run.json", json.dumps(asdict(facts), indent=1).encode())
         accept(RunFolder(draft, Study.read(draft / "study.toml"), facts))
         draft.rename(parent / name)

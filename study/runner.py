@@ -35,7 +35,7 @@ from wardround.client.workbench import Workbench
 from wardround.privacy.errors import BadInput
 from wardround.privacy.plan import Mode
 from wardround.privacy.tables import from_table
-from wardround.server.book import RoundRecord, last_reports, read_book
+from wardround.server.book import RoundRecord, last_reports, read_book, read_history
 from wardround.server.coordinator import Agenda, Coordinator, Desk, Observer
 from wardround.strategies.base import Model, Strategy
 from wardround.strategies.checkpoint import (
@@ -375,23 +375,6 @@ class _Evaluation:
         """Write all scores, or leave the file as it was."""
         lines = [json.dumps({"round": number, **history[number]}) for number in sorted(history)]
         write_atomically(self._path, "".join(line + "\n" for line in lines).encode())
-
-
-def read_history(path: Path) -> dict[int, Metrics]:
-    """Scores by round, from ``metrics.jsonl``; empty when nothing was scored yet.
-
-    Raises:
-        BadInput: A line is not the scores of a round.
-    """
-    if not path.exists():
-        return {}
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return {int(row.pop("round")): row for row in rows}
-    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
-        raise BadInput(f"{path}: does not hold the scores of a run") from error
-    except RecursionError as error:
-        raise BadInput(f"{path}: nested too deeply for the scores of a run") from error
 
 
 def peak_memory() -> int:

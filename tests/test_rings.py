@@ -13,9 +13,10 @@ ROOT = Path(__file__).resolve().parent.parent
 MAY_IMPORT = {
     "privacy": {"privacy"},
     "strategies": {"privacy", "strategies"},
-    "client": {"privacy", "strategies", "client"},
-    "server": {"privacy", "strategies", "server"},
-    "study": {"privacy", "strategies", "client", "server", "study"},
+    "web": {"privacy", "web"},
+    "client": {"privacy", "strategies", "web", "client"},
+    "server": {"privacy", "strategies", "web", "server"},
+    "study": {"privacy", "strategies", "web", "client", "server", "study"},
 }
 MODULES = sorted(path for ring in MAY_IMPORT for path in (ROOT / ring).rglob("*.py"))
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

@@ -119,7 +119,7 @@ class InProcessGrid(Grid):
             reply = self._client_app(request, self._contexts[node])
         except Exception as error:
             # What Flower does with an app that raises: the other side sees an error, not the cause.
-            log.exception("the relay of node %d failed", node)
+            log.exception("the relay failed node=%(node)d", {"node": node})
             reply = Message(Error(_CLIENT_APP_RAISED, type(error).__name__), reply_to=request)
         reply.metadata.__dict__["_src_node_id"] = node
         reply.metadata.__dict__["_message_id"] = f"reply-{next(self._ids)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from safetensors.torch import load
 from wardround.client import custodian as module
 from wardround.client.custodian import Custodian
 from wardround.client.letterhead import Letterhead
+from wardround.client.refusals import RefusalBook
 from wardround.privacy.accountant import epsilon
 from wardround.privacy.chain import LedgerHead
 from wardround.privacy.envelope import open_bytes
@@ -266,9 +268,9 @@ def test_one_process_holds_the_ledger(setting: Any, custodian: Custodian) -> Non
         setting.open()
 
 
-def test_only_noised_values_are_put_into_a_reply(setting: Any) -> None:
+def test_only_noised_values_are_put_into_a_reply(setting: Any, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="only Noised"):
-        Letterhead("north", SigningKey.generate()).update(
+        Letterhead("north", SigningKey.generate(), RefusalBook(tmp_path)).update(
             setting.plan,
             {"a": torch.zeros(1)},  # type: ignore[arg-type]
             {},
@@ -322,7 +324,9 @@ def test_what_is_wrong_with_the_records_stays_at_home(
     setting.hospital.records.write_text('{"prompt": "Has Jane Doe X?"\n', encoding="utf-8")
     header, _ = setting.ask(custodian)
     assert header["reason"] == "the records cannot be read; the hospital's log says why"
-    assert f"{setting.hospital.records.name}:2: not valid JSON" in caplog.text
+    assert "records:2: not valid JSON" in caplog.text
+    assert str(setting.hospital.records) not in caplog.text
+    assert "Jane" not in caplog.text
     assert reserves(custodian) == []
 
 

@@ -28,7 +28,7 @@ from wardround.privacy.signing import SigningKey, canonical
 from wardround.privacy.stream import SecureStream
 from wardround.privacy.units import Unit
 from wardround.privacy.witness import Witness, read_witness
-from wardround.server.book import HospitalAnswer, ReportBook, RoundRecord, read_book
+from wardround.server.book import HospitalAnswer, ReportBook, RoundRecord, read_book, read_history
 from wardround.strategies.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from wardround.study.config import Study
 from wardround.study.provisioning.authority import found, sign_request
@@ -55,7 +55,6 @@ from wardround.study.provisioning.roster import (
     read_roster,
 )
 from wardround.study.run_folder import RunFolder
-from wardround.study.runner import read_history
 
 parsers = sys.modules["fuzz_parsers"]
 Kind, Parser, key_of, in_file = parsers.Kind, parsers.Parser, parsers.key_of, parsers.in_file

@@ -17,10 +17,10 @@ from wardround.privacy.chain import read_chain
 from wardround.privacy.events import Gaussian, PoissonSampled, Repeated
 from wardround.privacy.journal import LEDGER_FILE
 from wardround.server import coordinator
-from wardround.server.book import read_book
+from wardround.server.book import read_book, read_history
 from wardround.strategies.checkpoint import Checkpoint, load_checkpoint
 from wardround.study.run_folder import RunFolder
-from wardround.study.runner import _Evaluation, read_history, strategy_of
+from wardround.study.runner import _Evaluation, strategy_of
 
 Command = Callable[..., Any]
 ROUNDS, STOPPED_AT = 4, 2

@@ -1,0 +1,1 @@
+"""A hospital's own pages: its ledger, policy and refusals. Changes nothing."""
