@@ -324,7 +324,7 @@ def test_what_is_wrong_with_the_records_stays_at_home(
     setting.hospital.records.write_text('{"prompt": "Has Jane Doe X?"\n', encoding="utf-8")
     header, _ = setting.ask(custodian)
     assert header["reason"] == "the records cannot be read; the hospital's log says why"
-    assert "records:2: not valid JSON" in caplog.text
+    assert f"{setting.hospital.records.name}:2: not valid JSON" in caplog.text
     assert str(setting.hospital.records) not in caplog.text
     assert "Jane" not in caplog.text
     assert reserves(custodian) == []

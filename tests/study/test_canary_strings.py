@@ -12,15 +12,22 @@ import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 from wardround.client.custodian import Custodian
 from wardround.client.hospital import Hospital
+from wardround.client.page.site import HospitalSite
 from wardround.client.tasks.registry import find_task
+from wardround.server.dashboard.site import RunSite
+from wardround.study.pages_cli import run_info
 from wardround.study.run_folder import RunFolder
+from wardround.web.app import make_app
+from wardround.web.door import Door
 
 Command = Callable[..., Any]
 TEXT, RECORD, PATIENT, FOLDER = "Canarytext", "canary-record", "canary-patient", "canary-folder"
@@ -40,6 +47,19 @@ def records(count: int) -> str:
 def found_in(data: bytes) -> list[str]:
     """The canaries that occur in some bytes, in whatever case."""
     return [canary for canary in CANARIES if canary.lower().encode() in data.lower()]
+
+
+def shown_of(run: Path) -> list[str]:
+    """Both ends' pages and figures for a run."""
+    hospital = run / "hospitals" / "hospital-1"
+    sites = (RunSite(run_info(run)), HospitalSite(hospital / "ledger", hospital / "policy.toml"))
+    app_of = partial(make_app, door=Door("a-token-for-tests-and-nothing-else", lambda: 0.0))
+    bearer = {"authorization": "Bearer a-token-for-tests-and-nothing-else"}
+    return [
+        TestClient(app_of(site)).get(path, headers=bearer).raise_for_status().text
+        for site in sites
+        for path in ("/", "/metrics")
+    ]
 
 
 @pytest.mark.parametrize("spoilt", [False, True])
@@ -87,12 +107,20 @@ def test_no_canary_is_logged_printed_sent_or_written(
     monkeypatch.setattr(Custodian, "train", trained)
     monkeypatch.setattr(Custodian, "declare", declared)
     caplog.set_level(logging.DEBUG)
-    ended = wardround("run", small_study, "--json", "--runs", tmp_path / "runs")
+    logs = ("--log-format", "json", "--log-level", "debug")
+    ended = wardround(*logs, "run", small_study, "--json", "--runs", tmp_path / "runs")
     assert (ended.code == 0) is not spoilt
     assert len(sent) >= 4
     assert len(homes) == 4
     assert found_in((ended.out + ended.err + caplog.text).encode()) == []
+    lines = [json.loads(line) for line in ended.err.splitlines() if line.startswith("{")]
+    kinds = {line["message"].split()[0] for line in lines}
+    assert kinds == ({"records", "refused"} if spoilt else {"trained"})
+    assert all(line["fields"] for line in lines)
     assert [found_in(block) for block in sent] == [[]] * len(sent)
+    shown = shown_of(next((tmp_path / "runs").iterdir()))
+    assert len(shown) == 4
+    assert found_in("".join(shown).encode()) == []
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     inside = [path for path in files if homes & {*path.parents}]
     outside = [path for path in files if path not in inside]
