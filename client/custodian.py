@@ -42,7 +42,7 @@ from wardround.client.training import (
 from wardround.client.workbench import Workbench
 from wardround.privacy.accountant import epsilon
 from wardround.privacy.envelope import open_bytes, parse_document
-from wardround.privacy.errors import BadMessage, PolicyRefused, WardroundError
+from wardround.privacy.errors import BadInput, BadMessage, PolicyRefused, WardroundError
 from wardround.privacy.events import NOTHING, Event
 from wardround.privacy.label_book import LabelBook
 from wardround.privacy.ledger import Charge, Ledger
@@ -305,14 +305,30 @@ class Custodian:
         return plan
 
     def _prepare(self, plan: RoundPlan) -> Workload:
-        return self._around.workbench.prepare(
-            plan.base,
-            plan.base_sha256,
-            plan.adapter,
-            plan.task,
-            plan.task_config,
-            from_table(Loading, plan.model, "plan model"),
-        )
+        """Model, adapter and engine.
+
+        Raises:
+            BadInput: The base cannot be had here; why stays in the hospital's log, because a plan
+                may name any folder as a base and would learn what is in it.
+        """
+        loading = from_table(Loading, plan.model, "plan model")
+        workbench = self._around.workbench
+        try:
+            return workbench.prepare(
+                plan.base, plan.base_sha256, plan.adapter, plan.task, plan.task_config, loading
+            )
+        except WardroundError:
+            self._require_base(plan, loading)
+            raise
+
+    def _require_base(self, plan: RoundPlan, loading: Loading) -> None:
+        """Refuse, with one reason for all cases, a base that cannot be loaded."""
+        try:
+            self._around.workbench.base(plan.base, plan.base_sha256, loading)
+        except WardroundError as error:
+            log.error("base refused: %s", error)
+            reason = "the plan's base cannot be loaded here; the hospital's log says why"
+            raise BadInput(reason) from error
 
     def _step_observer(self) -> OnStep:
         return lambda step, steps: self._around.on_step(self.hospital.name, step, steps)

@@ -11,6 +11,7 @@ import struct
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -155,3 +156,21 @@ def test_a_long_reason_is_cut(setting: Any, custodian: Custodian) -> None:
     header, _ = decode(open_bytes(reply, custodian.public_key, "reply"), "reply")
     assert header["kind"] == "refusal"
     assert len(header["reason"]) < 5000
+
+
+def test_a_folder_named_as_base_says_nothing_of_what_is_there(
+    setting: Any, custodian: Custodian, tmp_path: Path
+) -> None:
+    """Missing, empty, or with other weights: one reason, and nothing charged."""
+    empty, other = tmp_path / "empty", tmp_path / "other"
+    empty.mkdir()
+    other.mkdir()
+    (other / "model.safetensors").write_bytes(b"0" * 64)
+    reasons = set()
+    for place in (tmp_path / "missing", empty, other, "no-such-base"):
+        reply = custodian.train(setting.sealed(base=str(place)), setting.block)
+        header, arrays = decode(open_bytes(reply, custodian.public_key, "reply"), "reply")
+        assert header["kind"] == "refusal"
+        assert not arrays
+        reasons.add(header["reason"])
+    assert reasons == {"the plan's base cannot be loaded here; the hospital's log says why"}
