@@ -85,6 +85,7 @@ def serve(site: Site, at: Listening, ready: Callable[[str], None]) -> None:
             ssl_certfile=at.certificate,
             ssl_keyfile=at.key,
             log_config=None,
+            ws="none",
             access_log=False,
             server_header=False,
             proxy_headers=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from wardround.client.page.reading import Books, Spent, policy_lines
+from wardround.privacy.events import Event, Gaussian, PoissonSampled, Primitive, primitive_counts
 from wardround.web.charts import line_chart
 from wardround.web.markup import Html, facts, join, section, share, table, tag
 from wardround.web.site import Page
@@ -32,7 +33,7 @@ def _standing(books: Books) -> Html:
         warning = tag("div", "Do not rely on these books:", said, class_="warn", role="alert")
         return section("standing", "The ledger", warning)
     summary = books.summary
-    chip = tag("span", "chain, signatures and witness verified", class_="chip good")
+    chip = tag("span", "verified", class_="chip good")
     pairs: list[tuple[str, object]] = [
         ("state", chip),
         ("entries", str(summary.entries)),
@@ -40,7 +41,8 @@ def _standing(books: Books) -> Html:
         ("refusals", str(len(books.refusals))),
         ("signed with", summary.public_key),
     ]
-    notes = [tag("p", note, class_="note") for note in summary.notes]
+    checked = "Chain, signatures and witness agree."
+    notes = [tag("p", note, class_="note") for note in (checked, *summary.notes)]
     return section("standing", "The ledger", facts(pairs), *notes)
 
 
@@ -79,7 +81,7 @@ def _account(number: int, account: Spent) -> Html:
 
 def _refusals(books: Books) -> Html:
     rows = [
-        (refusal.time, str(refusal.round or "–"), refusal.error, refusal.reason)
+        (_time(refusal.time), str(refusal.round or "–"), refusal.error, refusal.reason)
         for refusal in reversed(books.refusals)
     ]
     head = ("when", "round", "kind", "reason")
@@ -90,12 +92,12 @@ def _charges(books: Books) -> Html:
     """Every charge, newest first."""
     rows = [
         (
-            charge.time,
+            _time(charge.time),
             charge.study,
             charge.run,
             str(charge.round),
             charge.dataset,
-            str(charge.event),
+            _said(charge.event),
             "answered" if charge.answered else tag("span", "not answered", class_="chip"),
         )
         for charge in reversed(books.charges[-_MOST_CHARGES:])
@@ -105,6 +107,27 @@ def _charges(books: Books) -> Html:
     note = tag("p", f"{left} older ones are in the ledger's export.", class_="note") if left else ""
     shown = table(head, rows) if rows else tag("p", "None yet.")
     return section("charges", "Every charge", shown, note)
+
+
+def _said(event: Event) -> str:
+    """What was done to the data, in few words."""
+    counts = primitive_counts(event)
+    return ", ".join(f"{count} × {_said_once(part)}" for part, count in counts.items()) or "nothing"
+
+
+def _said_once(part: Primitive) -> str:
+    """One step; noise is in units of the clip norm."""
+    match part:
+        case Gaussian(noise):
+            return f"noise {noise:g}"
+        case PoissonSampled(rate, Gaussian(noise)):
+            return f"noise {noise:g} on a sample of {rate:.4g}"
+    return str(part)
+
+
+def _time(iso: str) -> Html:
+    """A moment as the ledger has it, to the second."""
+    return tag("time", f"{iso[:10]} {iso[11:19]} UTC", datetime=iso)
 
 
 def _policy(books: Books) -> Html:

@@ -27,16 +27,15 @@ NOT_PRIVATE = "NOT PRIVATE"
 
 def overview(state: RunState, root: str, trail: tuple[tuple[str, str], ...] = ()) -> Page:
     """Everything about a run on one page; ``root`` is where its pages begin."""
-    body = join(
-        [
-            _problems(state),
-            _now(state),
-            _privacy(state),
-            _scores(state),
-            _refusals(state),
-            _book(state, root),
-        ]
-    )
+    parts = [
+        _now(state),
+        _privacy(state),
+        _scores(state),
+        _refusals(state),
+        _book(state, root),
+    ]
+    parts.insert(0 if state.problems else len(parts), _problems(state))
+    body = join(parts)
     return Page(state.info.study, body, _summary(state), trail)
 
 
@@ -109,7 +108,7 @@ def _summary(state: RunState) -> str:
 
 
 def _problems(state: RunState) -> Html:
-    """What does not verify; the section is there without any, so that live updates find it."""
+    """What does not verify, or that all of it does."""
     if not state.problems:
         checked = f"{len(state.records)} round records verified, each hospital's own report too."
         return section("signatures", "Signatures", tag("p", checked))
@@ -190,7 +189,7 @@ def _spent_cells(state: RunState, standing: Standing) -> tuple[object, ...]:
     if ever is None or budget is None or study is None:
         return NOT_PRIVATE, NOT_PRIVATE, shown, unit
     said = f"{ever:.3f} of {budget:g}"
-    return f"{study:.3f}", join([share(ever, budget, said), said]), shown, unit
+    return f"{study:.3f}", tag("div", share(ever, budget, said), said), shown, unit
 
 
 def _epsilon_chart(state: RunState) -> Html:

@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,9 @@ def served() -> Iterator[Callable[[Site], str]]:
         )
         app = make_app(site, Door(TOKEN, time.monotonic), manners)
         server = uvicorn.Server(
-            uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2, access_log=False)
+            uvicorn.Config(
+                app, log_config=None, ws="none", timeout_graceful_shutdown=2, access_log=False
+            )
         )
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         running.append((server, thread))
@@ -148,6 +150,7 @@ def served() -> Iterator[Callable[[Site], str]]:
     for server, thread in running:
         server.should_exit = True
         thread.join(10)
+        assert not thread.is_alive()
 
 
 class Browser:
@@ -192,12 +195,23 @@ class Browser:
             message["sessionId"] = self._session
         self._socket.send(json.dumps(message))
         while True:
-            heard = json.loads(self._socket.recv(timeout=60))
+            heard = self._hear(60)
             if heard.get("id") == number:
                 assert "error" not in heard, heard
                 return dict(heard["result"])
-            if heard.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
-                self.complaints.append(json.dumps(heard["params"])[:500])
+
+    def _hear(self, timeout_s: float) -> dict[str, Any]:
+        """The next message; complaints are kept."""
+        heard = dict(json.loads(self._socket.recv(timeout=timeout_s)))
+        if heard.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
+            self.complaints.append(json.dumps(heard["params"])[:500])
+        return heard
+
+    def _listen(self, seconds: float) -> None:
+        """Take in what the browser tells by itself, until it is quiet for so long."""
+        with suppress(TimeoutError):
+            while True:
+                self._hear(seconds)
 
     def run(self, script: str) -> Any:
         """The value of an expression, awaited."""
@@ -212,7 +226,7 @@ class Browser:
         for _ in range(300):
             if self.run(script):
                 return
-            self.run("new Promise(done => setTimeout(done, 200))")
+            self._listen(0.2)
         raise AssertionError(f"never true: {script}")
 
     def open(self, address: str) -> None:

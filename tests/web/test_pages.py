@@ -250,8 +250,9 @@ def test_coordinator_figures(run: Any) -> None:
 def test_a_hospital_sees_every_charge_against_its_budget(books: Any) -> None:
     ledger, policy, _ = books
     page = client_of(HospitalSite(ledger, policy)).get("/", headers=BEARER).text
-    for said in ("letters-run", "referrals-run", "signatures and witness verified", "not answered",
-                 "[budget] epsilon", "Data set notes"):  # fmt: skip
+    for said in ("letters-run", "referrals-run", "10 × noise 1.5 on a sample of 0.1",
+                 "signatures and witness agree", "not answered", "[budget] epsilon",
+                 "Data set notes"):  # fmt: skip
         assert said in page
     figures = samples(client_of(HospitalSite(ledger, policy)).get("/metrics", headers=BEARER).text)
     notes = {"dataset": "notes", "unit": "record"}
