@@ -15,7 +15,7 @@ from rich.console import Console
 from wardround.privacy.errors import WardroundError
 from wardround.study.bench.cli import bench_app
 from wardround.study.choice_cli import count, decide, precompute
-from wardround.study.deployment.cli import hospital_app
+from wardround.study.deployment.cli import coordinator_app, hospital_app
 from wardround.study.editing_cli import base_app, edit, trace
 from wardround.study.pages_cli import dashboard, page
 from wardround.study.provisioning.cli import provision_app
@@ -38,6 +38,7 @@ hospital_app.command(
     epilog="Example: [bold]wardround hospital page hospital/ledger --policy policy.toml[/bold]"
 )(page)
 app.command(epilog="Example: [bold]wardround dashboard runs[/bold]")(dashboard)
+app.add_typer(coordinator_app, name="coordinator")
 app.command(epilog="Example: [bold]wardround edit valid.json --out edited[/bold]")(edit)
 app.command(
     epilog="Example: [bold]wardround precompute study.toml --data a.jsonl --out b.jsonl[/bold]"

@@ -1,4 +1,4 @@
-"""The commands of ``wardround hospital``, for a hospital's engineer."""
+"""The commands of ``wardround hospital`` and ``wardround coordinator``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from wardround.privacy.errors import BadInput, WardroundError
 if TYPE_CHECKING:
     from wardround.client.custody.place import Place
 
+LOG_FORMAT = "%(asctime)s level=%(levelname)s logger=%(name)s %(message)s"
+
 hospital_app = typer.Typer(no_args_is_help=True, help="What runs at a hospital.")
+coordinator_app = typer.Typer(no_args_is_help=True, help="What runs at the coordinator.")
 
 Socket = Annotated[
     Path | None, typer.Option(help="Unix socket; its folder is made, readable by its owner only.")
@@ -60,7 +63,6 @@ def custodian(
     """Hold a hospital's data, policy, ledger and keys, and answer its relay until SIGTERM."""
     from wardround.client.hospital import Hospital
     from wardround.study.deployment.custodian_process import (
-        LOG_FORMAT,
         Service,
         read_members,
         serve_hospital,
@@ -88,6 +90,33 @@ def custodian(
 
 
 @hospital_app.command(
+    epilog="Example: [bold]wardround hospital relay --supernode 127.0.0.1:9094 --secret "
+    "keys/superexec.secret --allow bundles.txt --socket /run/custodian/socket[/bold]"
+)
+def relay(
+    supernode: Annotated[str, typer.Option(help="HOST:PORT of the SuperNode's Runtime API.")],
+    secret: Annotated[Path, typer.Option(help="What the SuperNode shares with its executor.")],
+    allow: Annotated[Path, typer.Option(help="SHA-256 of every bundle to be answered, a line.")],
+    supernode_authority: Annotated[
+        Path | None, typer.Option(help="Certificate of the SuperNode's authority; no TLS without.")
+    ] = None,
+    socket: Socket = None,
+    listen: Address = None,
+    authority: Authority = None,
+    identity: Identity = None,
+    deadline_s: Annotated[float, typer.Option(help="How long the custodian may take.")] = 3600.0,
+) -> None:
+    """Answer a SuperNode's messages from a custodian, without unpacking any coordinator's code."""
+    from wardround.client.custody.runtime_api import SuperNode
+    from wardround.study.deployment.relay_process import run_relay
+
+    place = _place(socket, listen, authority, identity, ())
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    node = SuperNode(supernode, secret, supernode_authority)
+    run_relay(place, node, allow, deadline_s, ready=lambda: print('{"ready": "relay"}', flush=True))
+
+
+@hospital_app.command(
     epilog="Example: [bold]wardround hospital ready --socket /run/custodian/socket[/bold]"
 )
 def ready(
@@ -105,6 +134,24 @@ def ready(
             print("not ready")
             raise typer.Exit(WardroundError.exit_code)
     print("ready")
+
+
+@coordinator_app.callback()
+def _coordinator() -> None:
+    """What runs at the coordinator."""
+
+
+@coordinator_app.command(epilog="Example: [bold]wardround coordinator bundle --out study[/bold]")
+@hospital_app.command(epilog="Example: [bold]wardround hospital bundle > bundles.txt[/bold]")
+def bundle(
+    out: Annotated[Path | None, typer.Option(help="Also write its folder, for flwr run.")] = None,
+) -> None:
+    """Print the SHA-256 of the bundle that this release ships; a relay's list is made of these."""
+    from wardround.study.deployment.shipping import bundle_sha256, write_bundle
+
+    if out is not None:
+        write_bundle(out)
+    print(bundle_sha256())
 
 
 def _place(

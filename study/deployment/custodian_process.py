@@ -27,8 +27,6 @@ from wardround.privacy.errors import BadInput
 
 log = logging.getLogger("wardround.custodian")
 
-LOG_FORMAT = "%(asctime)s level=%(levelname)s logger=%(name)s %(message)s"
-
 
 @dataclass(frozen=True)
 class Service:
