@@ -137,7 +137,7 @@ def create_run_folder(
         (draft / "study.toml").write_text(tomli_w.dumps(study.to_tables()), encoding="utf-8")
         shutil.copyfile(study.policy, draft / "policy.toml")
         coordinator = SigningKey.load_or_create(draft / "coordinator" / "signing.pem").public
-        name = _free_name(parent, f"{study.study.name}-{now:%Y%m%d-%H%M%S}")
+        name = free_name(parent, f"{study.study.name}-{now:%Y%m%d-%H%M%S}")
         keys = {n: draft / "hospitals" / n / HOSPITAL_KEY for n in names}
         members = {n: SigningKey.load_or_create(key).public for n, key in keys.items()}
         facts = RunFacts(name, noise_multiplier, probes.name, members, dealt.notes, coordinator)
@@ -178,7 +178,7 @@ def _declared_units(study: Study, task: Task, dealt: Dealt, index: int) -> int:
     return len(group_units(task.load(dealt.records[index], study.task), kind))
 
 
-def _free_name(parent: Path, wanted: str) -> str:
+def free_name(parent: Path, wanted: str) -> str:
     """``wanted``, or the first of ``wanted-2``, ``wanted-3``, … that does not exist."""
     taken = {p.name for p in parent.iterdir()}
     names = (wanted, *(f"{wanted}-{i}" for i in range(2, 10_000)))

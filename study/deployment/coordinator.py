@@ -1,0 +1,258 @@
+"""The coordinator's processes: SuperLink, its executor, and the proxy in front of the Fleet API."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from wardround.privacy.errors import BadInput, WardroundError
+from wardround.strategies.checkpoint import write_atomically
+from wardround.study.deployment.fleet_proxy import FleetProxy, find_nginx
+from wardround.study.deployment.loopback import HOST, LoopbackTls, make_loopback_tls
+from wardround.study.deployment.processes import PYTHON, environment, flower, listens
+from wardround.study.deployment.shipping import write_bundle
+from wardround.study.deployment.supervision import Service
+from wardround.study.provisioning.consortium import Consortium
+from wardround.study.provisioning.keys import make_private_folder
+from wardround.study.provisioning.roster import ConsortiumFolder, read_roster
+from wardround.study.run_folder import RunFolder
+
+log = logging.getLogger("wardround.supervisor")
+
+_CONNECTION = "coordinator"
+_CLI_TIMEOUT_S = 120.0
+_STATUS_POLL_S = 2.0
+
+
+@dataclass(frozen=True)
+class CoordinatorPlace:
+    """A coordinator's folder with room for what runs there.
+
+    Attributes:
+        consortium: Keys, certificates and roster.
+        superlink_port: Where the SuperLink listens on loopback; hospitals never connect there
+            unless there is no proxy.
+        listen: Address the proxy binds; ports and names are the consortium file's.
+    """
+
+    consortium: ConsortiumFolder
+    superlink_port: int
+    listen: str = HOST
+
+    @property
+    def run(self) -> Path:
+        """Logs, sockets and Flower's own files."""
+        return self.consortium.path.resolve() / "run"
+
+    @property
+    def home(self) -> Path:
+        """Flower's folder, with the connection of the command line."""
+        return self.run / "flower"
+
+    @property
+    def terms(self) -> Consortium:
+        """The consortium file."""
+        return Consortium.read(self.consortium.terms)
+
+
+def coordinator_services(
+    place: CoordinatorPlace, now: datetime, nginx: str | None = None
+) -> tuple[list[Service], list[str]]:
+    """Services in their order, and what has to be said about them.
+
+    Args:
+        place: The folder.
+        now: Dates the certificate for loopback.
+        nginx: Path of nginx; without one nobody but this machine can connect.
+
+    Raises:
+        BadInput: Without nginx the consortium must be one of this machine.
+    """
+    found = place.consortium
+    for folder in (place.run, place.home):
+        make_private_folder(folder)
+    terms = place.terms.coordinator
+    inner = make_loopback_tls(place.run, now)
+    if nginx is None:
+        if HOST not in terms.hosts:
+            raise BadInput(
+                f"nginx is not installed, so the SuperLink is bound to {HOST} alone, and "
+                f"{found.terms} [coordinator] hosts does not name {HOST}; install nginx"
+            )
+        inner = LoopbackTls(found.server.resolve(), found.authority.resolve())
+    port = place.superlink_port if nginx else terms.port
+    _write_connection(place, port, inner)
+    services = [_superlink(place, port, inner), _executor(place, port, inner)]
+    if nginx is None:
+        return services, [
+            f"nginx is not installed: no proxy. The SuperLink, its Control API included, is bound "
+            f"to {HOST}:{port}; only this machine can connect"
+        ]
+    proxy = FleetProxy(
+        f"{place.listen}:{terms.port}",
+        found.server.resolve(),
+        f"{HOST}:{port}",
+        "localhost",
+        inner.authority,
+    )
+    services.append(
+        Service(
+            "fleet-proxy",
+            [nginx, "-p", str(place.run), "-c", str(proxy.write(place.run))],
+            after=("superlink",),
+            ready=listens(place.listen, terms.port),
+        )
+    )
+    return services, [f"hospitals connect to {place.listen}:{terms.port}, the Fleet API alone"]
+
+
+def _superlink(place: CoordinatorPlace, port: int, tls: LoopbackTls) -> Service:
+    """State is in memory: nodes are registered anew at every start."""
+    command = [
+        *flower("flower-superlink"),
+        "--host", HOST, "--port", str(port),
+        "--ssl-ca-certfile", str(tls.authority),
+        "--ssl-certfile", str(tls.certificate),
+        "--ssl-keyfile", str(tls.certificate),
+        "--enable-supernode-auth",
+        "--isolation", "process",
+        "--superexec-auth-secret-file", str(place.consortium.secret.resolve()),
+        "--disable-runtime-dependency-installation",
+    ]  # fmt: skip
+    return Service(
+        "superlink",
+        command,
+        takes_down=("superexec",),
+        ready=listens(HOST, port),
+        on_ready=lambda: register_nodes(place),
+    )
+
+
+def _executor(place: CoordinatorPlace, port: int, tls: LoopbackTls) -> Service:
+    command = [
+        *flower("flower-superexec"),
+        "--runtime-api-address", f"{HOST}:{port}",
+        "--root-certificates", str(tls.authority),
+        "--superexec-auth-secret-file", str(place.consortium.secret.resolve()),
+    ]  # fmt: skip
+    return Service("superexec", command, after=("superlink",))
+
+
+def _write_connection(place: CoordinatorPlace, port: int, tls: LoopbackTls) -> None:
+    """How Flower's command line finds the SuperLink."""
+    tables = {
+        "superlink": {
+            "default": _CONNECTION,
+            _CONNECTION: {
+                "address": f"{HOST}:{port}",
+                "root-certificates": str(tls.authority),
+            },
+        }
+    }
+    write_atomically(place.home / "config.toml", tomli_w.dumps(tables).encode())
+
+
+def register_nodes(place: CoordinatorPlace) -> None:
+    """Tell the SuperLink the node keys of everybody on the roster, in one process.
+
+    Raises:
+        WardroundError: Flower's command line refused one.
+    """
+    nodes = [place.consortium.node(m.hospital) for m in read_roster(place.consortium).members]
+    calls = [["supernode", "register", str(path.resolve()), _CONNECTION] for path in nodes]
+    program = (
+        "import json, sys\nfrom flwr.cli.app import app\n"
+        "for call in json.loads(sys.argv[1]):\n    app(call, standalone_mode=False)\n"
+    )
+    _flower_command(place, [PYTHON, "-P", "-c", program, json.dumps(calls)])
+    log.info("registered nodes=%d", len(nodes))
+
+
+def start_run(place: CoordinatorPlace, folder: RunFolder) -> str:
+    """Hand a run to the SuperLink; its identifier there.
+
+    Raises:
+        WardroundError: The SuperLink cannot be reached or refused it.
+    """
+    bundle = place.run / "bundle"
+    shutil.rmtree(bundle, ignore_errors=True)
+    write_bundle(bundle)
+    given = f'run-folder="{folder.path.resolve()}"'
+    command = [*flower("flwr"), "run", str(bundle), _CONNECTION, "-c", given, "--format", "json"]
+    said = _last_document(_flower_command(place, command))
+    if not said.get("run-id"):  # Flower exits with 0 also when it reached nobody
+        raise WardroundError(f"the SuperLink took no run: {said.get('error-message', said)}")
+    return str(said["run-id"])
+
+
+def run_status(place: CoordinatorPlace, identifier: str) -> str:
+    """How a run stands at the SuperLink, as Flower writes it: ``finished:completed``, say."""
+    command = [*flower("flwr"), "list", _CONNECTION, "--run-id", identifier, "--format", "json"]
+    runs = _last_document(_flower_command(place, command)).get("runs", [])
+    return str(runs[0]["status"]) if runs else "unknown"
+
+
+def wait_for_outcome(
+    place: CoordinatorPlace,
+    identifier: str,
+    timeout_s: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Return when the run is completed.
+
+    Raises:
+        WardroundError: It failed, or did not end within ``timeout_s``.
+    """
+    deadline = clock() + timeout_s
+    while not (status := run_status(place, identifier)).startswith("finished"):
+        if clock() > deadline:
+            raise WardroundError(f"run {identifier}: still {status} after {timeout_s:g} s")
+        sleep(_STATUS_POLL_S)
+    if status != "finished:completed":
+        raise WardroundError(f"run {identifier}: {status}; superexec.log says why")
+
+
+def _flower_command(place: CoordinatorPlace, command: list[str]) -> str:
+    """What one of Flower's commands prints."""
+    done = subprocess.run(  # noqa: S603 - our own commands
+        command,
+        env=environment(place.home),
+        capture_output=True,
+        text=True,
+        timeout=_CLI_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode:
+        raise WardroundError(f"Flower refused: {done.stdout}{done.stderr}"[:2000])
+    return done.stdout
+
+
+def _last_document(text: str) -> dict[str, Any]:
+    """The JSON document in what Flower printed."""
+    start = text.find("{")
+    try:
+        found = json.loads(text[start:]) if start >= 0 else {}
+    except ValueError as error:
+        raise WardroundError(f"Flower answered {text[:200]!r}") from error
+    return dict(found)
+
+
+__all__ = [
+    "CoordinatorPlace",
+    "coordinator_services",
+    "find_nginx",
+    "register_nodes",
+    "start_run",
+    "wait_for_outcome",
+]

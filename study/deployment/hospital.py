@@ -1,0 +1,155 @@
+"""A hospital's processes: custodian first, then SuperNode, then relay.
+
+Only the custodian is told where records, policy and ledger are; only the SuperNode where the node
+key is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from wardround.client.custody.calling import RemoteCustodian
+from wardround.client.custody.place import UnixSocket
+from wardround.privacy.errors import BadInput
+from wardround.strategies.checkpoint import write_atomically
+from wardround.study.deployment.loopback import HOST, LoopbackTls, make_loopback_tls
+from wardround.study.deployment.processes import PYTHON, flower, listens
+from wardround.study.deployment.shipping import bundle_sha256
+from wardround.study.deployment.supervision import Service
+from wardround.study.provisioning.hospital import HospitalFolder, installed_kit
+from wardround.study.provisioning.keys import make_private_folder
+
+RELAYS = ("resident", "flower")
+
+
+@dataclass(frozen=True)
+class HospitalPlace:
+    """A hospital's folder with room for what runs there.
+
+    Attributes:
+        folder: Keys, certificates and kit; the ledger grows here.
+        policy: The policy file.
+        records: The data.
+        node_port: Where the SuperNode's Runtime API listens on loopback.
+        relay: ``resident``, or ``flower`` for Flower's own executor.
+        bundles: Allow-list of app bundles; the one of this version without.
+        seed: Repeats rounds of mode none; it cannot draw noise.
+        device: Where the custodian trains.
+    """
+
+    folder: HospitalFolder
+    policy: Path
+    records: Path
+    node_port: int
+    relay: str = "resident"
+    bundles: Path | None = None
+    seed: int | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.relay not in RELAYS:
+            raise BadInput(f"--relay is {self.relay!r}; expected one of {', '.join(RELAYS)}")
+        for option, path in (("--policy", self.policy), ("--records", self.records)):
+            if not path.exists():
+                raise BadInput(f"{option}: {path}: no such file or folder")
+
+    @property
+    def run(self) -> Path:
+        """Logs, socket and Flower's own files."""
+        return self.folder.path.resolve() / "run"
+
+    @property
+    def socket(self) -> Path:
+        """The custodian's socket, in a folder of its own."""
+        return self.run / "custodian" / "socket"
+
+
+def hospital_services(place: HospitalPlace, now: datetime) -> list[Service]:
+    """Services in their order.
+
+    Raises:
+        BadInput: No kit is installed.
+    """
+    kit = installed_kit(place.folder)
+    for folder in (place.run, place.run / "flower", place.run / "custodian"):
+        make_private_folder(folder)
+    inner = make_loopback_tls(place.run, now)
+    superlink = f"{kit.hosts[0]}:{kit.port}"
+    relay = _resident if place.relay == "resident" else _flowers_own
+    return [_custodian(place), _node(place, superlink, inner), relay(place, inner)]
+
+
+def _custodian(place: HospitalPlace) -> Service:
+    command = [
+        PYTHON, "-P", "-m", "wardround.study", "hospital", "custodian",
+        str(place.folder.path.resolve()),
+        "--policy", str(place.policy.resolve()),
+        "--records", str(place.records.resolve()),
+        "--socket", str(place.socket),
+        "--device", place.device,
+    ]  # fmt: skip
+    if place.seed is not None:
+        command += ["--seed", str(place.seed)]
+
+    def ready() -> bool:
+        with RemoteCustodian(UnixSocket(place.socket)) as custodian:
+            return custodian.ready(1.0)
+
+    return Service("custodian", command, ready=ready, stop_s=100.0)
+
+
+def _node(place: HospitalPlace, superlink: str, tls: LoopbackTls) -> Service:
+    """Exits at once when its key is registered late or its last session still counts (305/2004)."""
+    command = [
+        *flower("flower-supernode"),
+        "--superlink", superlink,
+        "--root-certificates", str(place.folder.authority.resolve()),
+        "--auth-supernode-private-key", str(place.folder.node.resolve()),
+        "--host", HOST, "--port", str(place.node_port),
+        "--isolation", "process",
+        "--superexec-auth-secret-file", str(place.folder.secret.resolve()),
+        "--ssl-certfile", str(tls.certificate),
+        "--ssl-keyfile", str(tls.certificate),
+        "--ssl-ca-certfile", str(tls.authority),
+        "--node-config", f'custodian="{place.socket}"',
+    ]  # fmt: skip
+    return Service(
+        "supernode",
+        command,
+        after=("custodian",),
+        takes_down=("relay",),
+        ready=listens(HOST, place.node_port),
+    )
+
+
+def _resident(place: HospitalPlace, tls: LoopbackTls) -> Service:
+    """When it ends unasked, its SuperNode waits for an answer for ever and has to go too."""
+    bundles = place.bundles or place.run / "bundles.txt"
+    if place.bundles is None:
+        write_atomically(bundles, f"{bundle_sha256()}  this version's own\n".encode())
+    command = [
+        PYTHON, "-P", "-m", "wardround.study", "hospital", "relay",
+        "--supernode", f"{HOST}:{place.node_port}",
+        "--supernode-authority", str(tls.authority),
+        "--secret", str(place.folder.secret.resolve()),
+        "--socket", str(place.socket),
+        "--allow", str(bundles.resolve()),
+    ]  # fmt: skip
+    return Service("relay", command, after=("custodian", "supernode"), takes_down=("supernode",))
+
+
+def _flowers_own(place: HospitalPlace, tls: LoopbackTls) -> Service:
+    command = [
+        *flower("flower-superexec"),
+        "--runtime-api-address", f"{HOST}:{place.node_port}",
+        "--root-certificates", str(tls.authority),
+        "--superexec-auth-secret-file", str(place.folder.secret.resolve()),
+    ]  # fmt: skip
+    return Service(
+        "relay",
+        command,
+        after=("custodian", "supernode"),
+        takes_down=("supernode",),
+    )

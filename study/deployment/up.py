@@ -1,0 +1,165 @@
+"""``coordinator up``, ``coordinator run`` and ``hospital up``: supervisors and what they run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wardround.study.deployment.cli import LOG_FORMAT
+from wardround.study.deployment.cli import coordinator_app as coordinator_app
+from wardround.study.deployment.cli import hospital_app as hospital_app
+
+if TYPE_CHECKING:
+    from wardround.study.deployment.supervision import Service
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Folder = Annotated[Path, typer.Option("--folder", help="The coordinator's folder.")]
+Home = Annotated[Path, typer.Option("--folder", help="The hospital's folder.")]
+Policy = Annotated[Path | None, typer.Option("--policy", help="policy.toml in the folder without.")]
+Records = Annotated[Path, typer.Option("--records", help="The data, as the task reads it.")]
+Seed = Annotated[
+    int | None, typer.Option("--seed", help="Repeat rounds of mode none; draws no noise.")
+]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N or auto.")]
+SuperLinkPort = Annotated[int, typer.Option("--superlink-port", help="On loopback.")]
+_CONSORTIUM = Path("consortium")
+_HOSPITAL = Path("hospital")
+_SUPERLINK_PORT = 8600
+_NODE_PORT = 9094
+
+
+@coordinator_app.command(epilog="Example: [bold]wardround coordinator up[/bold]")
+def up(
+    folder: Folder = _CONSORTIUM,
+    listen: Annotated[str, typer.Option(help="Address the proxy binds.")] = "127.0.0.1",
+    superlink_port: SuperLinkPort = _SUPERLINK_PORT,
+) -> None:
+    """Run SuperLink, executor and proxy until ^C; registers every member's node."""
+    from wardround.study.deployment.coordinator import (
+        CoordinatorPlace,
+        coordinator_services,
+        find_nginx,
+    )
+    from wardround.study.provisioning.roster import ConsortiumFolder
+
+    place = CoordinatorPlace(ConsortiumFolder(folder), superlink_port, listen)
+    services, said = coordinator_services(place, _now(), find_nginx())
+    _supervise(services, place.run, said)
+
+
+@coordinator_app.command(epilog="Example: [bold]wardround coordinator run study.toml[/bold]")
+def run(
+    study: Annotated[Path, typer.Argument(help="The study file.")],
+    folder: Folder = _CONSORTIUM,
+    runs: Annotated[Path, typer.Option("--runs", help="Folder that holds all runs.")] = Path(
+        "runs"
+    ),
+    data: Annotated[
+        Path | None, typer.Option(help="A public file to take probes from; made-up ones without.")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    superlink_port: SuperLinkPort = _SUPERLINK_PORT,
+    timeout_s: Annotated[float, typer.Option(help="Longest wait for the end of the run.")] = 86400,
+    as_json: AsJson = False,
+) -> None:
+    """Start a study over the SuperLink that is up, and wait for its end."""
+    from wardround.study.config import Study
+    from wardround.study.deployment.coordinator import (
+        CoordinatorPlace,
+        start_run,
+        wait_for_outcome,
+    )
+    from wardround.study.deployment.runs import create_deployed_run, reopen
+    from wardround.study.provisioning.roster import ConsortiumFolder
+    from wardround.study.results import report_document
+
+    place = CoordinatorPlace(ConsortiumFolder(folder), superlink_port)
+    if resume is None:
+        opened = create_deployed_run(Study.read(study), place.consortium, runs, data, _now())
+    else:
+        opened = reopen(Study.read(study), resume)
+    identifier = start_run(place, opened)
+    print(f"started: {opened.path}", file=sys.stderr)
+    wait_for_outcome(place, identifier, timeout_s)
+    document = {"run": str(opened.path), **report_document(opened.path, recompute=False)}
+    if as_json:
+        print(json.dumps(document, indent=1, ensure_ascii=False))
+    else:
+        print(f"completed: {opened.path}")
+        print(f"report.html: {opened.path / 'report.html'}")
+
+
+@hospital_app.command(
+    name="up",
+    epilog="Example: [bold]wardround hospital up --records records.jsonl[/bold]",
+)
+def hospital_up(
+    records: Records,
+    folder: Home = _HOSPITAL,
+    policy: Policy = None,
+    node_port: Annotated[int, typer.Option(help="Of the SuperNode, on loopback.")] = _NODE_PORT,
+    relay: Annotated[
+        str, typer.Option(help="resident, or flower for Flower's own executor.")
+    ] = "resident",
+    bundles: Annotated[
+        Path | None, typer.Option(help="App bundles to accept, by sha256; this version's without.")
+    ] = None,
+    seed: Seed = None,
+    device: Device = "cpu",
+) -> None:
+    """Run custodian, SuperNode and relay until ^C."""
+    from wardround.study.deployment.hospital import HospitalPlace, hospital_services
+    from wardround.study.provisioning.hospital import HospitalFolder
+
+    place = HospitalPlace(
+        HospitalFolder(folder),
+        policy or folder / "policy.toml",
+        records,
+        node_port,
+        relay,
+        bundles,
+        seed,
+        device,
+    )
+    said = [
+        "isolation is OFF: custodian, SuperNode and relay run as one user in one network; a relay "
+        "that is taken over can read this hospital's data (docs/deployment.md)"
+    ]
+    if relay == "flower":
+        said.append("--relay flower: the coordinator's app bundle is unpacked and run in the relay")
+    _supervise(hospital_services(place, _now()), place.run, said)
+
+
+def _supervise(services: Sequence[Service], run: Path, said: Sequence[str]) -> None:
+    """Keep services alive until ^C or SIGTERM, saying what has to be said first."""
+    from wardround.study.deployment.processes import Launcher, write_programs
+    from wardround.study.deployment.supervision import Supervisor
+
+    _log()
+    for line in said:
+        print(f"wardround: {line}", file=sys.stderr)
+    write_programs(run / "flower" / "bin")
+    supervisor = Supervisor(services, Launcher(run, run / "flower"))
+
+    def stop(*_: Any) -> None:
+        supervisor.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    supervisor.run()
+
+
+def _log() -> None:
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
