@@ -16,6 +16,7 @@ import tomli_w
 
 from wardround.client.tasks.registry import find_task
 from wardround.privacy.errors import BadInput
+from wardround.privacy.signing import SigningKey
 from wardround.strategies.checkpoint import write_atomically
 from wardround.study.config import Study
 from wardround.study.local import require_same_study
@@ -57,9 +58,12 @@ def create_deployed_run(
         shutil.rmtree(draft / "dealt")
         (draft / "study.toml").write_text(tomli_w.dumps(study.to_tables()), encoding="utf-8")
         shutil.copyfile(study.policy, draft / "policy.toml")
-        write_private(draft / "coordinator" / "signing.pem", read_private(place.signing))
+        key = draft / "coordinator" / "signing.pem"
+        write_private(key, read_private(place.signing))
+        coordinator = SigningKey.load_or_create(key).public
         name = free_name(runs, f"{study.study.name}-{now:%Y%m%d-%H%M%S}")
-        facts = RunFacts(name, study.noise_multiplier(), probes.name, members, dealt.notes)
+        noise = study.noise_multiplier()
+        facts = RunFacts(name, noise, probes.name, members, dealt.notes, coordinator)
         write_atomically(draft / "run.json", json.dumps(asdict(facts), indent=1).encode())
         draft.rename(runs / name)
     finally:
