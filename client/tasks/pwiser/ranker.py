@@ -21,6 +21,7 @@ from wardround.client.trainable import Trainable
 
 _NUMBERS = 3  # a, b and alpha
 _TERMS = 2
+_TABLE_SEED = 0
 
 
 class _Reversed(torch.autograd.Function):
@@ -77,6 +78,9 @@ def attach(
     with torch.random.fork_rng(devices=[]):
         ranker = Ranker(Net(columns, config), square)
     draw_values(ranker, generator)
+    if not config.train_embedding:
+        # What does not travel must be the same at every house, whatever the study's seed.
+        draw_values(ranker.net.features.table, torch.Generator().manual_seed(_TABLE_SEED))
     if ranker.saddle is not None:
         nn.init.zeros_(ranker.saddle.weight)
     some = next(model.parameters(), torch.zeros(()))

@@ -158,6 +158,26 @@ def records_that_are_said_to_add_up_do(case: TaskCase) -> None:
     torch.testing.assert_close(together, apart.sum(), **EXACT)
 
 
+def what_does_not_train_is_the_same_everywhere(case: TaskCase) -> None:
+    """A coordinator and a hospital draw with other generators, and send what trains alone."""
+    made = []
+    for seed in (1, 2):
+        generator = torch.Generator().manual_seed(seed)
+        trainable = case.task.adapt(
+            case.model(), case.tokenizer, case.adapter, case.config, generator
+        )
+        moving = {id(parameter) for parameter in trainable.parameters.values()}
+        made.append(
+            {
+                name: value
+                for name, value in trainable.model.named_parameters()
+                if id(value) not in moving
+            }
+        )
+    assert made[0].keys() == made[1].keys()
+    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+
+
 def evaluation_looks_and_does_not_touch(case: TaskCase) -> None:
     trainable = case.adapted()
     before = {name: value.clone() for name, value in trainable.model.state_dict().items()}
@@ -243,6 +263,7 @@ CHECKS: tuple[Callable[[TaskCase], None], ...] = (
     engines_agree_with_autograd,
     removing_a_unit_moves_the_clipped_sum_by_the_clip_norm_at_most,
     records_that_are_said_to_add_up_do,
+    what_does_not_train_is_the_same_everywhere,
     evaluation_looks_and_does_not_touch,
     adapter_comes_off_and_leaves_the_base_as_it_was,
     export_holds_the_values_it_was_given,

@@ -104,6 +104,13 @@ def test_tables_stay_frozen_unless_asked_and_values_are_public() -> None:
     assert "net.features.table.weight" in trainable.parameters
 
 
+def test_frozen_tables_are_the_same_at_every_house(case, all_checks) -> None:
+    """They once followed the study's seed, which only the coordinator knows."""
+    one = case("pwiser")
+    frozen = replace(one, adapter={**one.adapter, "train_embedding": False})
+    all_checks["what_does_not_train_is_the_same_everywhere"](frozen)
+
+
 def test_no_kind_has_batch_norm_or_an_unused_parameter() -> None:
     for kind in NetKind:
         net = Net(PROGRAMMES, NetConfig(kind=kind, train_embedding=True)).double()
