@@ -17,7 +17,7 @@ from wardround.study.bench.cli import bench_app
 from wardround.study.choice_cli import count, decide, precompute
 from wardround.study.deployment.up import coordinator_app, hospital_app
 from wardround.study.editing_cli import base_app, edit, trace
-from wardround.study.pages_cli import dashboard, page
+from wardround.study.pages_cli import dashboard, page, track
 from wardround.study.provisioning.cli import provision_app
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ hospital_app.command(
 )(page)
 app.command(epilog="Example: [bold]wardround dashboard runs[/bold]")(dashboard)
 app.add_typer(coordinator_app, name="coordinator")
+app.command(epilog="Example: [bold]wardround track RUN --to runs/tensorboard[/bold]")(track)
 app.command(epilog="Example: [bold]wardround edit valid.json --out edited[/bold]")(edit)
 app.command(
     epilog="Example: [bold]wardround precompute study.toml --data a.jsonl --out b.jsonl[/bold]"

@@ -1,9 +1,9 @@
-"""The commands that serve pages: ``wardround dashboard`` and ``wardround hospital page``."""
+"""The commands that show runs and ledgers: ``dashboard``, ``hospital page`` and ``track``."""
 
 from __future__ import annotations
 
 import json
-import sys
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,8 @@ from wardround.privacy.errors import BadInput, WardroundError
 if TYPE_CHECKING:
     from wardround.server.dashboard.reading import RunInfo
     from wardround.web.site import Site
+
+log = logging.getLogger("wardround.pages")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Say where it listens as one JSON document.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; loopback unless over TLS.")]
@@ -50,7 +52,7 @@ def dashboard(
         token_file or path / "dashboard.token", host, port, certificate, key, behind_proxy
     )
     single = (path / "run.json").is_file()
-    site: Site = RunSite(run_info(path)) if single else RunsSite(lambda: runs_in(path))
+    site: Site = RunSite(run_info(path)) if single else RunsSite(RunsFolder(path).runs)
     _serve(site, at, as_json)
 
 
@@ -104,16 +106,29 @@ def run_info(path: Path) -> RunInfo:
     )
 
 
-def runs_in(parent: Path) -> Mapping[str, RunInfo]:
-    """The runs in a folder by name; what is not a run, or not one yet, is left out."""
-    found = {}
-    for path in sorted(parent.iterdir()):
-        if not path.name.startswith(".") and (path / "run.json").is_file():
-            try:
-                found[path.name] = run_info(path)
-            except WardroundError as error:
-                print(f"wardround: {path.name} is not shown: {error}", file=sys.stderr)
-    return found
+class RunsFolder:
+    """The runs in a folder, by name; a run's facts are read again only when their file changes."""
+
+    def __init__(self, parent: Path) -> None:
+        self._parent = parent
+        self._known: dict[str, tuple[int, RunInfo | None]] = {}
+
+    def runs(self) -> Mapping[str, RunInfo]:
+        """Those there are now; what is not a run, or not one yet, is left out."""
+        for facts in sorted(self._parent.glob("[!.]*/run.json")):
+            name, changed_ns = facts.parent.name, facts.stat().st_mtime_ns
+            if name not in self._known or self._known[name][0] != changed_ns:
+                self._known[name] = changed_ns, _info_or_none(facts.parent)
+        return {name: info for name, (_, info) in self._known.items() if info is not None}
+
+
+def _info_or_none(path: Path) -> RunInfo | None:
+    """A run's facts, or None and a line in the log that says why not."""
+    try:
+        return run_info(path)
+    except WardroundError as error:
+        log.warning("run not shown reason=%(reason)s", {"reason": str(error)})
+        return None
 
 
 def _serve(site: Site, at: Any, as_json: bool) -> None:
@@ -127,3 +142,19 @@ def _serve(site: Site, at: Any, as_json: bool) -> None:
             print(f"{site.name}: {address}\nlogin token: in {at.token_file}", flush=True)
 
     serve(site, at, ready)
+
+
+def track(
+    run_dir: Annotated[Path, typer.Argument(help="A run's folder.")],
+    to: Annotated[str, typer.Option(help="Folder for tensorboard, tracking address for mlflow.")],
+    sink: Annotated[str, typer.Option(help="tensorboard or mlflow.")] = "tensorboard",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Send a run's verified round records to TensorBoard or MLflow, as a new run there."""
+    from wardround.server.book import read_book
+    from wardround.server.sinks import send_to
+
+    info = run_info(run_dir)
+    count = send_to(sink, to, info.run, read_book(run_dir / "rounds"))
+    document = {"sink": sink, "run": info.run, "rounds": count}
+    print(json.dumps(document) if as_json else f"{count} rounds of {info.run} sent to {sink}")

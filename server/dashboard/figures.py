@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -38,11 +38,13 @@ def run_figures(states: Iterable[RunState]) -> Iterator[Metric]:
     yield scores
 
 
-def _gauge(name: str, said: str, states: list[RunState], value: object) -> Metric:
-    assert callable(value)
+def _gauge(
+    name: str, said: str, states: list[RunState], value: Callable[[RunState], float]
+) -> Metric:
+    """One sample a run."""
     family = GaugeMetricFamily(f"wardround_run_{name}", said, labels=("run",))
     for state in states:
-        family.add_metric((state.info.run,), float(value(state)))
+        family.add_metric((state.info.run,), value(state))
     return family
 
 

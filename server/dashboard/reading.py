@@ -206,7 +206,7 @@ class RunReader:
         return path.read_bytes() if path.is_file() else None
 
     def _newest(self) -> Sequence[Path]:
-        """The file that the next round's end will be seen by, and how many there are."""
+        """The record of the last round, if there is one: a new one has another name and time."""
         return record_files(self.info.folder / "rounds")[-1:]
 
     def _verify(self, path: Path) -> RoundRecord | str:

@@ -56,7 +56,7 @@ def log_in(browser: Any, address: str) -> None:
     browser.open(address)
     browser.type(TOKEN)
     browser.press("Enter", 13)
-    browser.wait("!!document.querySelector('main section')")
+    browser.wait("!!document.querySelector('main section') && document.readyState === 'complete'")
 
 
 def keep(browser: Any, name: str) -> None:
