@@ -24,6 +24,7 @@ test: $(VENV)/.installed-dev   ## the test suite, offline
 
 test-faults: $(VENV)/.installed-dev  ## the processes of a deployment, and everything that is killed on purpose
 	$(BIN)/python -m pytest -m "deployment or fault"
+	WARDROUND_FUZZ_CASES=330 $(BIN)/python -m pytest tests/fuzz
 
 check: $(VENV)/.installed-dev  ## lint, format, types, import rings
 	$(BIN)/ruff check .

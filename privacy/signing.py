@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -61,8 +61,8 @@ class SigningKey:
             return key
         try:
             private = serialization.load_pem_private_key(path.read_bytes(), password=None)
-        except ValueError as error:
-            raise BadInput(f"{path}: not a private key in PEM form") from error
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise BadInput(f"{path}: not a private key in PEM form without passphrase") from error
         if not isinstance(private, Ed25519PrivateKey):
             raise BadInput(f"{path}: not an Ed25519 key")
         return cls(private)

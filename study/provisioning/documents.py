@@ -130,7 +130,12 @@ class Request:
             if key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) != self.node.encode():
                 raise ValueError
             key.verify(bytes.fromhex(self.node_proof), self._proven(), ec.ECDSA(hashes.SHA384()))
-        except (ValueError, UnsupportedAlgorithm, InvalidSignature) as error:
+        except (
+            ValueError,
+            UnsupportedAlgorithm,
+            NotImplementedError,  # what the library says to a compressed point
+            InvalidSignature,
+        ) as error:
             raise UntrustedPeer(f"{self.hospital}: node_proof is not by the node key") from error
         _ = self.tls_public
 

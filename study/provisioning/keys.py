@@ -149,7 +149,7 @@ def read_or_make(path: Path, make: Callable[[], str]) -> str:
 def _load(text: str, load: Callable[[bytes, None], object], what: str) -> object:
     try:
         return load(text.encode(), None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except (ValueError, TypeError, UnsupportedAlgorithm, NotImplementedError):
         # The cause is left out: parsers may quote what they were given.
         raise BadInput(f"{what}: not a private key without a passphrase") from None
 

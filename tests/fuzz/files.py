@@ -15,6 +15,7 @@ import torch
 from wardround.client.memory import OptimizerMemory
 from wardround.client.optimizers import Moments
 from wardround.client.personal import Personal
+from wardround.client.refusals import RefusalBook, read_refusals
 from wardround.privacy.chain import LedgerHead, parse_chain, seal_entry
 from wardround.privacy.disk import Disk
 from wardround.privacy.envelope import parse_document
@@ -55,8 +56,10 @@ from wardround.study.provisioning.roster import (
     read_roster,
 )
 from wardround.study.run_folder import RunFolder
+from wardround.web.door import load_or_create_token
 
 parsers = sys.modules["fuzz_parsers"]
+
 Kind, Parser, key_of, in_file = parsers.Kind, parsers.Parser, parsers.key_of, parsers.in_file
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -94,6 +97,22 @@ def ledger(folder: Path) -> Path:
             opened.commit(reservation, f"reply {number}".encode())
     opened.close()
     return folder / "ledger"
+
+
+def refusals(folder: Path) -> list[bytes]:
+    """What a hospital remembers of two refusals."""
+    kept = RefusalBook(folder, lambda: datetime(2030, 1, 1, tzinfo=UTC))
+    for number in (1, 2):
+        kept.note(number, "PolicyRefused", "[allow] tasks does not list 'ranking'")
+    return [(folder / "refusals.jsonl").read_bytes()]
+
+
+def read_token(data: bytes, folder: Path) -> object:
+    """A token file that its owner alone may read."""
+    path = folder / "token"
+    path.write_bytes(data)
+    path.chmod(0o600)
+    return load_or_create_token(path)
 
 
 def read_ledger(data: bytes, folder: Path) -> object:
@@ -353,6 +372,13 @@ PARSERS = (
         lambda _: [b'{"round": 0, "accuracy": 0.5}\n{"round": 1, "accuracy": 0.6}\n'],
         in_file("metrics.jsonl", read_history),
     ),
+    Parser(
+        "refusals kept",
+        Kind.LINES,
+        refusals,
+        in_file("refusals.jsonl", lambda path: read_refusals(path.parent)),
+    ),
+    Parser("login token", Kind.BYTES, lambda _: [b"k3yk3yk3yk3yk3yk3yk3yk3y\n"], read_token),
     Parser(
         "request",
         Kind.JSON,

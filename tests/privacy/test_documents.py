@@ -39,6 +39,14 @@ def test_what_is_not_a_key_is_refused(tmp_path):
     path.write_bytes(other)
     with pytest.raises(BadInput, match="not an Ed25519 key"):
         SigningKey.load_or_create(path)
+    locked = generate_private_key(SECP256R1()).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"a passphrase"),
+    )
+    path.write_bytes(locked)
+    with pytest.raises(BadInput, match="without passphrase"):
+        SigningKey.load_or_create(path)
 
 
 def test_signatures_hold_for_their_bytes_and_key_alone():

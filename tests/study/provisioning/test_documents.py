@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import os
@@ -84,6 +85,26 @@ def test_a_request_for_keys_of_others_is_refused(world: World, field: str, messa
         mine |= asdict(Request(**broken).with_proof(node))
     with pytest.raises(UntrustedPeer, match=message):
         open_request(signed_again(mine, world, "north"), "r")
+
+
+def _compressed(key: bytes) -> bytes:
+    """An OpenSSH key whose points (97 bytes on P-384, from 0x04) say they are compressed."""
+    point = b"\0\0\0\x61"
+    assert point + b"\x04" in key
+    return key.replace(point + b"\x04", point + b"\x02")
+
+
+def test_keys_with_compressed_points_are_refused(world: World) -> None:
+    """The library answers them with NotImplementedError, in a file as in a hospital's request."""
+    mine = json.loads(world.request_path("north").read_text(encoding="utf-8"))["document"]
+    kind, blob = mine["node"].split()
+    mine["node"] = f"{kind} {base64.b64encode(_compressed(base64.b64decode(blob))).decode()}"
+    with pytest.raises(UntrustedPeer, match="node_proof is not by the node key"):
+        open_request(signed_again(mine, world, "north"), "r")
+    first, *middle, last = world.hospital("north").node.read_text(encoding="utf-8").splitlines()
+    body = base64.b64encode(_compressed(base64.b64decode("".join(middle)))).decode()
+    with pytest.raises(BadInput, match="not a private key"):
+        load_node_key(f"{first}\n{body}\n{last}\n", "node")
 
 
 def _with_broken_signature(request: str) -> str:
