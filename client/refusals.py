@@ -8,6 +8,7 @@ file no longer than the last ``MOST``.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections import deque
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from wardround.privacy.errors import BadInput
 from wardround.privacy.journal import utc_now
 from wardround.privacy.tables import as_table, from_table
 
+log = logging.getLogger("wardround.custodian")
 REFUSALS_FILE = "refusals.jsonl"
 MOST = 1000
 _MOST_CHARACTERS = 600  # of a reason, which may repeat what a stranger sent
@@ -79,11 +81,11 @@ def read_refusals(folder: Path) -> list[Refusal]:
     if not path.exists():
         return []
     found: deque[Refusal] = deque(maxlen=2 * MOST)
-    for line in path.read_bytes().splitlines():
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             found.append(from_table(Refusal, json.loads(line), REFUSALS_FILE))
         except (ValueError, BadInput, RecursionError):
-            continue
+            log.warning("left out a damaged line of refusals number=%d", number)
     return list(found)
 
 
