@@ -84,7 +84,9 @@ class Surroundings:
 class Custodian:
     """One hospital's custodian; answers requests one at a time."""
 
-    def __init__(self, hospital: Hospital, surroundings: Surroundings) -> None:
+    def __init__(
+        self, hospital: Hospital, surroundings: Surroundings, records: RecordRoom | None = None
+    ) -> None:
         """Read the policy and open the ledger; the records are read when a task first asks.
 
         Raises:
@@ -99,7 +101,7 @@ class Custodian:
         self._memory = OptimizerMemory(hospital.folder / "optimizer")
         self._personal = Personal(hospital.folder / "personal")
         self._labels = LabelBook(hospital.folder / "labels")
-        self._records = RecordRoom(hospital)
+        self._records = records or RecordRoom(hospital)
         self._letterhead = Letterhead(hospital.name, self._key, RefusalBook(hospital.ledger))
         self._seat = Seat(
             hospital.name, hospital.secure_sums, self._key, hospital.members, self._words

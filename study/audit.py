@@ -36,6 +36,7 @@ from torch import Tensor
 from wardround.client.custodian import Custodian, Surroundings
 from wardround.client.gradients import Workload
 from wardround.client.hospital import Hospital
+from wardround.client.record_room import RecordRoom
 from wardround.client.relay import make_relay
 from wardround.client.workbench import Workbench
 from wardround.privacy.audit import (
@@ -147,6 +148,18 @@ class Findings:
         }
 
 
+class PlantedRoom(RecordRoom):
+    """The planted records instead of the file's."""
+
+    def __init__(self, hospital: Hospital, planted: Planted) -> None:
+        super().__init__(hospital)
+        self._planted = planted
+
+    def units(self, plan: RoundPlan) -> Sequence[Unit]:
+        """Those that the coins put in."""
+        return self._planted.present
+
+
 class AuditedCustodian(Custodian):
     """A custodian whose records are the planted ones; keeps what went in and what came out."""
 
@@ -154,13 +167,8 @@ class AuditedCustodian(Custodian):
         self, hospital: Hospital, around: Surroundings, planted: Planted, exchanges: Exchanges
     ) -> None:
         """``exchanges`` receives the arrays and the reply of every round."""
-        super().__init__(hospital, around)
-        self._planted = planted
+        super().__init__(hospital, around, PlantedRoom(hospital, planted))
         self._exchanges = exchanges
-
-    def units(self, plan: RoundPlan) -> Sequence[Unit]:
-        """The planted records instead of the file's."""
-        return self._planted.present
 
     def train(self, sealed_plan: bytes, arrays_block: bytes) -> bytes:
         """As any custodian, with a note of the arrays and of the reply."""
