@@ -266,7 +266,11 @@ class Browser:
         assert self._process.stderr is not None
         self._open.close()
         self._process.terminate()
-        self._process.wait(20)
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(20)
         self._reading.join(20)
         self._process.stderr.close()
 
@@ -277,8 +281,10 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no chromium on PATH")
     browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
+    try:
+        yield browser
+    finally:
+        browser.close()
 
 
 @pytest.fixture

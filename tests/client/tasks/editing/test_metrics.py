@@ -34,7 +34,7 @@ def test_unequal_or_empty_answers_are_refused(predicted, target):
 
 
 def test_average_gives_edits_and_locality_half_each():
-    # The dossier's first row of single edits: efficacy and generality 100, localities
+    # The published first row of single edits: efficacy and generality 100, localities
     # 58.3, 50.0, 79.2, 62.5, average 81.2 in percent.
     localities = {"a": 0.583, "b": 0.500, "c": 0.792, "d": 0.625}
     assert published_average(1.0, 1.0, localities) == pytest.approx(0.812, abs=5e-4)

@@ -93,8 +93,8 @@ def test_long_rows_keep_the_end_of_the_prompt_and_the_start_of_the_target(prompt
 def test_weights_divide_by_a_row_s_own_weight(base):
     said = [encode_row(base.tokenizer, PROMPT, SAID, answer, 512) for answer in ("Bato.", "a b c")]
     heavy = pad_rows(said, 0, Weights(verdict=2.0, template=0.5, answer=3.0))
-    losses, kinds = token_losses(base.model, heavy).double(), heavy["kinds"][:, 1:]
-    found = row_losses(base.model, heavy)
+    losses = token_losses(base.model, heavy).double().detach()
+    kinds, found = heavy["kinds"][:, 1:], row_losses(base.model, heavy).detach()
     for number in range(2):
         parts = [losses[number][kinds[number] == kind] for kind in (TEMPLATE, VERDICT, ANSWER)]
         above = sum(w * float(p.sum()) for w, p in zip((0.5, 2.0, 3.0), parts, strict=True))
