@@ -15,7 +15,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from wardround.client.tasks.base import Batch, Dealt, Metrics, Record, TaskConfig
+from wardround.client.tasks.base import (
+    Batch,
+    Dealt,
+    Metrics,
+    Record,
+    TaskConfig,
+    write_dealt,
+)
 from wardround.client.tasks.pwiser.columns import Layout
 from wardround.client.tasks.pwiser.config import NetConfig, pwiser_config
 from wardround.client.tasks.pwiser.dealing import deal_file, deal_generated
@@ -60,12 +67,11 @@ class PwiserTask:
             shares, probes = deal_generated(settings.generated, hospitals, seed)
         else:
             shares, probes = deal_file(source, self.load(source, config), hospitals)
-        folder.mkdir(parents=True, exist_ok=True)
-        files = tuple(folder / f"hospital-{number}.csv" for number in range(hospitals))
-        for path, records in zip(files, shares, strict=True):
+
+        def write(records: Sequence[Record], path: Path) -> None:
             write_log(records, settings.schema, path)
-        write_log(probes, settings.schema, folder / "probes.csv")
-        return Dealt(files, tuple(map(len, shares)), folder / "probes.csv")
+
+        return write_dealt(folder, ".csv", shares, probes, write)
 
     def adapt(
         self,

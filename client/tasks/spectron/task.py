@@ -17,7 +17,14 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from wardround.client.tasks.base import Batch, Dealt, Metrics, Record, TaskConfig
+from wardround.client.tasks.base import (
+    Batch,
+    Dealt,
+    Metrics,
+    Record,
+    TaskConfig,
+    write_dealt,
+)
 from wardround.client.tasks.spectron import learner
 from wardround.client.tasks.spectron.audio import encode
 from wardround.client.tasks.spectron.config import spectron_config
@@ -57,12 +64,7 @@ class SpectronTask:
             probes = make_probes(shape, seed)
         else:
             shares, probes = _dealt(source, self.load(source, config), hospitals)
-        folder.mkdir(parents=True, exist_ok=True)
-        files = tuple(folder / f"hospital-{number}.jsonl" for number in range(hospitals))
-        for path, records in zip(files, shares, strict=True):
-            write_exchanges(records, path)
-        write_exchanges(probes, folder / "probes.jsonl")
-        return Dealt(files, tuple(map(len, shares)), folder / "probes.jsonl")
+        return write_dealt(folder, ".jsonl", shares, probes, write_exchanges)
 
     def adapt(
         self,
