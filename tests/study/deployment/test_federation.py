@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from wardround.server.book import read_book
 from wardround.study.deployment.rehearsal import Ports, Rehearsal, federation
 from wardround.study.local import run_study
 from wardround.study.run_folder import RunFolder
 
-PORTS = Ports(24_000)
+PORTS = {"resident": Ports(24_000), "flower": Ports(24_100)}
+ACCOUNT = ("events_study", "events_life", "epsilon_study", "epsilon_life", "steps", "declared_units")
+
+
+def accounts(run: Path) -> list[dict[str, Any]]:
+    """What every hospital's reports say was spent, round by round."""
+    answers = [answer for record in read_book(run / "rounds") for answer in record.answers]
+    return [{key: (answer.report or {})[key] for key in ACCOUNT} for answer in answers]
 
 
 @pytest.mark.deployment
+@pytest.mark.parametrize("relay", PORTS)
 def test_three_hospitals_behind_tls_learn_what_one_process_learns(
-    small_study: Path, tmp_path: Path
+    small_study: Path, tmp_path: Path, relay: str
 ) -> None:
     """Certificates, supervisors, custodians, relays; mode none, so every byte must agree."""
     text = small_study.read_text(encoding="utf-8")
@@ -26,7 +36,7 @@ def test_three_hospitals_behind_tls_learn_what_one_process_learns(
         text = text.replace(old, new)
     small_study.write_text(text, encoding="utf-8")
     alone = run_study(Console(quiet=True), small_study, tmp_path / "alone")
-    rehearsal = Rehearsal(tmp_path / "together", PORTS, seed=0)
+    rehearsal = Rehearsal(tmp_path / "together", PORTS[relay], relay, seed=0)
     pattern, now = RunFolder.open(alone.folder), datetime.now(UTC).replace(microsecond=0)
     with federation(rehearsal, pattern, now) as running:
         run = running.run_study(small_study, 300)
@@ -34,4 +44,6 @@ def test_three_hospitals_behind_tls_learn_what_one_process_learns(
     assert "isolation is OFF" in said
     adapter = Path("adapter") / "adapter_model.safetensors"
     assert (run / adapter).read_bytes() == (alone.folder / adapter).read_bytes()
-    assert len(list((run / "rounds").glob("*.json"))) == 2
+    assert accounts(run) == accounts(alone.folder)
+    assert len(accounts(run)) == 3 * 2
+    assert ("bundle is unpacked" in said) == (relay == "flower")
