@@ -73,17 +73,24 @@ def main() -> None:
 
 @app.callback()
 def logs(
+    context: typer.Context,
     log_format: Annotated[
         str, typer.Option(envvar="WARDROUND_LOG_FORMAT", help="text, or json: one object a line.")
     ] = "text",
     log_level: Annotated[
-        str, typer.Option(envvar="WARDROUND_LOG_LEVEL", help="debug, info, warning or error.")
-    ] = "warning",
+        str,
+        typer.Option(
+            envvar="WARDROUND_LOG_LEVEL",
+            help="debug, info, warning or error; info for what stays and warning for the rest.",
+            show_default=False,
+        ),
+    ] = "",
 ) -> None:
     """Federated fine-tuning for hospitals, centred on privacy."""
     from wardround.study.logs import set_up_logs
 
-    set_up_logs(log_format, log_level)
+    stays = context.invoked_subcommand in ("hospital", "coordinator")
+    set_up_logs(log_format, log_level or ("info" if stays else "warning"))
 
 
 @app.command(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -98,9 +99,14 @@ class CustodianServer:
         with self._turn:
             if self._stopping.is_set() or not context.is_active():
                 context.abort(grpc.StatusCode.UNAVAILABLE, "the custodian is stopping")
+            started = time.monotonic()
             try:
-                return call(*parts)
+                reply = call(*parts)
             except Exception:
                 log.exception("call=%s failed", name)
+            else:
+                took = {"call": name, "seconds": time.monotonic() - started}
+                log.info("answered call=%(call)s seconds=%(seconds).3f", took)
+                return reply
         context.abort(grpc.StatusCode.INTERNAL, f"{name}: it failed; the custodian's log says why")
         raise AssertionError("abort raises")

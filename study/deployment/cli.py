@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +12,6 @@ from wardround.privacy.errors import BadInput, WardroundError
 
 if TYPE_CHECKING:
     from wardround.client.custody.place import Place
-
-LOG_FORMAT = "%(asctime)s level=%(levelname)s logger=%(name)s %(message)s"
 
 hospital_app = typer.Typer(no_args_is_help=True, help="What runs at a hospital.")
 coordinator_app = typer.Typer(no_args_is_help=True, help="What runs at the coordinator.")
@@ -81,7 +78,6 @@ def custodian(
         coordinator=coordinator,
         members=read_members(members) if members is not None else {},
     )
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     serve_hospital(
         hospital,
         Service(place, device, most_megabytes << 20, grace_s, seed),
@@ -111,7 +107,6 @@ def relay(
     from wardround.study.deployment.relay_process import run_relay
 
     place = _place(socket, listen, authority, identity, ())
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     node = SuperNode(supernode, secret, supernode_authority)
     run_relay(place, node, allow, deadline_s, ready=lambda: print('{"ready": "relay"}', flush=True))
 

@@ -103,7 +103,7 @@ def _custodian(place: HospitalPlace) -> Service:
 def _node(place: HospitalPlace, superlink: str, tls: LoopbackTls) -> Service:
     """Exits at once when its key is registered late or its last session still counts (305/2004)."""
     command = [
-        *flower("flower-supernode"),
+        PYTHON, "-P", "-m", "wardround.client.custody.supernode",
         "--superlink", superlink,
         "--root-certificates", str(place.folder.authority.resolve()),
         "--auth-supernode-private-key", str(place.folder.node.resolve()),

@@ -17,7 +17,10 @@ from wardround.study.provisioning.keys import make_private_folder
 
 PYTHON = sys.executable
 # Passed on from the surroundings; everything else a service sees is set here.
-_INHERITED = ("LANG", "LC_ALL", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "HF_HOME")
+_INHERITED = (
+    "LANG", "LC_ALL", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "HF_HOME",
+    "WARDROUND_LOG_FORMAT", "WARDROUND_LOG_LEVEL",
+)  # fmt: skip
 _STARTED_BY_NAME = ("flwr-serverapp", "flwr-clientapp")
 _CONNECT_S = 0.5
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wardround.study.deployment.cli import LOG_FORMAT
 from wardround.study.deployment.cli import coordinator_app as coordinator_app
 from wardround.study.deployment.cli import hospital_app as hospital_app
 
@@ -143,7 +141,6 @@ def _supervise(services: Sequence[Service], run: Path, said: Sequence[str]) -> N
     from wardround.study.deployment.processes import Launcher, write_programs
     from wardround.study.deployment.supervision import Supervisor
 
-    _log()
     for line in said:
         print(f"wardround: {line}", file=sys.stderr)
     write_programs(run / "flower" / "bin")
@@ -155,10 +152,6 @@ def _supervise(services: Sequence[Service], run: Path, said: Sequence[str]) -> N
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     supervisor.run()
-
-
-def _log() -> None:
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
 
 
 def _now() -> datetime:

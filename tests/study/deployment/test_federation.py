@@ -15,13 +15,13 @@ from wardround.study.local import run_study
 from wardround.study.run_folder import RunFolder
 
 PORTS = {"resident": Ports(24_000), "flower": Ports(24_100)}
-ACCOUNT = ("events_study", "events_life", "epsilon_study", "epsilon_life", "steps", "declared_units")
+EVENTS = ("events_study", "events_life", "epsilon_study", "epsilon_life", "steps")
 
 
 def accounts(run: Path) -> list[dict[str, Any]]:
     """What every hospital's reports say was spent, round by round."""
     answers = [answer for record in read_book(run / "rounds") for answer in record.answers]
-    return [{key: (answer.report or {})[key] for key in ACCOUNT} for answer in answers]
+    return [{key: (answer.report or {})[key] for key in EVENTS} for answer in answers]
 
 
 @pytest.mark.deployment
@@ -42,6 +42,7 @@ def test_three_hospitals_behind_tls_learn_what_one_process_learns(
         run = running.run_study(small_study, 300)
         said = running.said("hospital-1")
     assert "isolation is OFF" in said
+    assert "ready service=relay" in said
     adapter = Path("adapter") / "adapter_model.safetensors"
     assert (run / adapter).read_bytes() == (alone.folder / adapter).read_bytes()
     assert accounts(run) == accounts(alone.folder)

@@ -1,0 +1,94 @@
+"""A SuperNode looks for messages soon after the last one and seldom when nothing happens."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import flwr.supernode.start_client_internal as loop
+import pytest
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supernode.nodestate import NodeStateFactory
+
+from wardround.client.custody.supernode import REPLY_S, SOONEST_S, Pace, quicken
+
+FLOWERS_OWN_S = 3.0  # start_client_internal.py of flwr 1.41, line 263
+
+
+class Clock:
+    """A clock that sleeping moves on."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+def test_pauses_grow_with_the_time_since_the_last_message() -> None:
+    clock = Clock()
+    pace = Pace(clock, clock.sleep)
+    pace.sleep(FLOWERS_OWN_S)
+    pace.sleep(0.5)
+    for _ in range(60):
+        pace.sleep(FLOWERS_OWN_S)
+    first, waiting, *idle = clock.slept
+    assert (first, waiting) == (FLOWERS_OWN_S, REPLY_S)
+    assert idle[0] == SOONEST_S
+    assert idle == sorted(idle)
+    assert idle[-1] == FLOWERS_OWN_S
+    waits_s = 0.0
+    for pause in idle:
+        assert pause <= max(SOONEST_S, 1.01 * (waits_s + REPLY_S) / 8)
+        waits_s += pause
+    assert pace.monotonic is time.monotonic
+
+
+class Stopped(Exception):
+    """Ends Flower's loop."""
+
+
+def test_flowers_loop_sleeps_through_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails when Flower sleeps otherwise, or for other times, than the pace knows."""
+    asked: list[float] = []
+
+    class Told(Pace):
+        def sleep(self, seconds: float) -> None:
+            asked.append(seconds)
+            raise Stopped
+
+    class Connection:
+        def __enter__(self) -> tuple[Any, ...]:
+            return (7, *(lambda *_: None for _ in range(7)))
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(loop, "time", time)
+    monkeypatch.setattr(loop, "_init_connection", lambda **_: Connection())
+    monkeypatch.setattr(loop, "register_signal_handlers", lambda **_: None)
+    assert quicken(Told())
+    state = NodeStateFactory(ObjectStoreFactory())
+    with pytest.raises(Stopped):
+        loop.start_client_internal(
+            state_factory=state,
+            server_address="127.0.0.1:1",
+            node_config={},
+            insecure=True,
+            isolation="process",
+        )
+    with pytest.raises(Stopped):
+        loop._push_messages(state.state(), None, None, None)  # type: ignore[arg-type]
+    assert asked == [FLOWERS_OWN_S, 0.5]
+
+
+def test_another_loop_keeps_its_own_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "time", object())
+    there = loop.time
+    assert not quicken(Pace())
+    assert loop.time is there
