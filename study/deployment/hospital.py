@@ -1,7 +1,7 @@
 """A hospital's processes: custodian first, then SuperNode, then relay.
 
 Only the custodian is told where records, policy and ledger are; only the SuperNode where the node
-key is.
+key is. With isolation the operating system enforces that too.
 """
 
 from __future__ import annotations
@@ -14,12 +14,21 @@ from wardround.client.custody.calling import RemoteCustodian
 from wardround.client.custody.place import UnixSocket
 from wardround.privacy.errors import BadInput
 from wardround.strategies.checkpoint import write_atomically
+from wardround.study.deployment.isolation import (
+    Users,
+    isolate,
+    require_closed,
+    require_isolation,
+    require_program,
+    require_readable,
+)
 from wardround.study.deployment.loopback import HOST, LoopbackTls, make_loopback_tls
-from wardround.study.deployment.processes import PYTHON, flower, listens
+from wardround.study.deployment.namespaces import closed_network
+from wardround.study.deployment.processes import PYTHON, flower, listens, write_programs
 from wardround.study.deployment.shipping import bundle_sha256
 from wardround.study.deployment.supervision import Service
 from wardround.study.provisioning.hospital import HospitalFolder, installed_kit
-from wardround.study.provisioning.keys import make_private_folder
+from wardround.study.provisioning.keys import make_private_folder, read_private, write_private
 
 RELAYS = ("resident", "flower")
 
@@ -65,20 +74,93 @@ class HospitalPlace:
         """The custodian's socket, in a folder of its own."""
         return self.run / "custodian" / "socket"
 
+    @property
+    def homes(self) -> Path:
+        """With isolation, a private folder for each user."""
+        return self.run / "home"
+
+    @property
+    def allowed(self) -> Path:
+        """The allow-list of bundles."""
+        return (self.bundles or self.run / "bundles.txt").resolve()
+
 
 def hospital_services(place: HospitalPlace, now: datetime) -> list[Service]:
-    """Services in their order.
+    """Services in their order, all run by the same user.
 
     Raises:
         BadInput: No kit is installed.
     """
+    return _services(place, now, place.folder.secret.resolve())
+
+
+def isolated_services(place: HospitalPlace, now: datetime, users: Users) -> list[Service]:
+    """The same services, each with a user, processes and a network of its own.
+
+    What is in the hospital's folder is given to who needs it; the records are only looked at.
+
+    Raises:
+        BadInput: No kit is installed.
+        IsolationImpossible: The system cannot do it, or somebody may read too much or too little.
+    """
+    require_isolation()
+    users.make()
+    secret = place.homes / "relay" / "superexec.secret"
+    services = _services(place, now, secret)
+    _hand_out(place, users, secret)
+    require_program(users, [PYTHON, "-P", "-c", "import wardround.client.custody.wire"])
+    for path in (place.records, place.policy):
+        require_readable(users, "custodian", path.resolve())
+    for role in ("node", "relay"):
+        require_closed(users, role, place.records.resolve())
+    require_readable(users, "relay", place.allowed)
+    network = closed_network(HOST, place.node_port)
+    passage = Service(
+        "passage",
+        [PYTHON, "-P", "-m", "wardround.study.deployment.passage",
+         str(network.listener), HOST, str(place.node_port)],
+        descriptors=(network.listener,),
+    )  # fmt: skip
+    return isolate([passage, *services], users, network, place.homes)
+
+
+def _services(place: HospitalPlace, now: datetime, secret: Path) -> list[Service]:
+    """Without isolation; ``secret`` is the relay's copy."""
     kit = installed_kit(place.folder)
     for folder in (place.run, place.run / "flower", place.run / "custodian"):
         make_private_folder(folder)
+    if place.bundles is None:
+        write_atomically(place.allowed, f"{bundle_sha256()}  this version's own\n".encode())
     inner = make_loopback_tls(place.run, now)
     superlink = f"{kit.hosts[0]}:{kit.port}"
     relay = _resident if place.relay == "resident" else _flowers_own
-    return [_custodian(place), _node(place, superlink, inner), relay(place, inner)]
+    return [_custodian(place), _node(place, superlink, inner), relay(place, inner, secret)]
+
+
+def _hand_out(place: HospitalPlace, users: Users, secret: Path) -> None:
+    """Give every file of ours to the one user that needs it; folders can be entered, not listed."""
+    folder = place.folder
+    for path in (folder.path, folder.signing.parent, place.run, place.homes):
+        path.mkdir(exist_ok=True)
+        users.own(path, "custodian", 0o711)
+    for role in ("custodian", "node", "relay"):
+        (place.homes / role).mkdir(exist_ok=True)
+        users.own(place.homes / role, role, 0o700)
+    if place.relay == "flower":
+        write_programs(place.homes / "relay" / "bin")
+        for path in (place.homes / "relay" / "bin", *(place.homes / "relay" / "bin").iterdir()):
+            users.own(path, "relay", 0o700)
+    write_private(secret, read_private(folder.secret))
+    users.own(secret, "relay", 0o600)
+    for path in (folder.node, folder.secret, place.run / "loopback.pem"):
+        users.own(path, "node", 0o600)
+    users.own(folder.signing, "custodian", 0o600)
+    if folder.certificate.exists():
+        users.own(folder.certificate, "custodian", 0o600)
+    for kept in (folder.path / "ledger", folder.path / "secure-sums"):
+        for path in [kept, *kept.rglob("*")] if kept.exists() else []:
+            users.own(path, "custodian", 0o700 if path.is_dir() else 0o600)
+    users.own(place.socket.parent, "custodian", 0o2750, users.socket_group)
 
 
 def _custodian(place: HospitalPlace) -> Service:
@@ -124,28 +206,25 @@ def _node(place: HospitalPlace, superlink: str, tls: LoopbackTls) -> Service:
     )
 
 
-def _resident(place: HospitalPlace, tls: LoopbackTls) -> Service:
+def _resident(place: HospitalPlace, tls: LoopbackTls, secret: Path) -> Service:
     """When it ends unasked, its SuperNode waits for an answer for ever and has to go too."""
-    bundles = place.bundles or place.run / "bundles.txt"
-    if place.bundles is None:
-        write_atomically(bundles, f"{bundle_sha256()}  this version's own\n".encode())
     command = [
         PYTHON, "-P", "-m", "wardround.study", "hospital", "relay",
         "--supernode", f"{HOST}:{place.node_port}",
         "--supernode-authority", str(tls.authority),
-        "--secret", str(place.folder.secret.resolve()),
+        "--secret", str(secret),
         "--socket", str(place.socket),
-        "--allow", str(bundles.resolve()),
+        "--allow", str(place.allowed),
     ]  # fmt: skip
     return Service("relay", command, after=("custodian", "supernode"), takes_down=("supernode",))
 
 
-def _flowers_own(place: HospitalPlace, tls: LoopbackTls) -> Service:
+def _flowers_own(place: HospitalPlace, tls: LoopbackTls, secret: Path) -> Service:
     command = [
         *flower("flower-superexec"),
         "--runtime-api-address", f"{HOST}:{place.node_port}",
         "--root-certificates", str(tls.authority),
-        "--superexec-auth-secret-file", str(place.folder.secret.resolve()),
+        "--superexec-auth-secret-file", str(secret),
     ]  # fmt: skip
     return Service(
         "relay",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
 
-from wardround.study.deployment.supervision import Service
+from wardround.study.deployment.supervision import Process, Service
 from wardround.study.provisioning.keys import make_private_folder
 
 PYTHON = sys.executable
@@ -37,17 +38,39 @@ class Launcher:
     logs: Path
     home: Path
 
-    def __call__(self, service: Service) -> subprocess.Popen[bytes]:
+    def __call__(self, service: Service) -> Process:
         """The started process, in a group of its own so that a terminal's ^C reaches us alone."""
         with (self.logs / f"{service.name}.log").open("ab") as output:
-            return subprocess.Popen(  # noqa: S603 - our own commands
+            process = subprocess.Popen(  # noqa: S603 - our own commands
                 list(service.command),
                 env=environment(self.home) | dict(service.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=service.descriptors,
             )
+        return _Group(process) if service.whole_group else process
+
+
+@dataclass(frozen=True)
+class _Group:
+    """A process and all it has started, signalled together."""
+
+    first: subprocess.Popen[bytes]
+
+    def poll(self) -> int | None:
+        return self.first.poll()
+
+    def terminate(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.first.poll() is None:
+            os.killpg(self.first.pid, number)
 
 
 def environment(home: Path) -> dict[str, str]:

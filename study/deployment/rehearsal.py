@@ -19,6 +19,7 @@ from pathlib import Path
 import tomli_w
 
 from wardround.privacy.errors import WardroundError
+from wardround.study.deployment.isolation import Users
 from wardround.study.deployment.loopback import HOST
 from wardround.study.deployment.processes import PYTHON, environment
 from wardround.study.provisioning.authority import found
@@ -59,12 +60,16 @@ class Rehearsal:
         ports: Nobody else uses them.
         relay: ``resident`` or ``flower``.
         seed: For rounds of mode none.
+        users: Isolate every hospital, as users whose names begin so; needs root.
+        around: What every supervisor's command line begins with.
     """
 
     root: Path
     ports: Ports
     relay: str = "resident"
     seed: int | None = None
+    users: str | None = None
+    around: tuple[str, ...] = ()
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -107,15 +112,21 @@ class Rehearsal:
     def start_hospital(self, index: int, name: str) -> None:
         """``wardround hospital up``."""
         home = self.hospital(name)
-        seed = [] if self.seed is None else ["--seed", str(self.seed)]
+        records = next(home.glob("records.*"))
+        more = [] if self.seed is None else ["--seed", str(self.seed)]
+        if self.users is not None:
+            users = Users(f"{self.users}-{index}")
+            users.make()
+            users.own(records, "custodian", 0o600)
+            more += ["--isolate", "--users", users.prefix]
         self._start(
             name,
             "hospital", "up",
             "--folder", str(home),
-            "--records", str(next(home.glob("records.*"))),
+            "--records", str(records),
             "--node-port", str(self.ports.node(index)),
             "--relay", self.relay,
-            *seed,
+            *more,
         )  # fmt: skip
 
     def run_study(self, study: Path, timeout_s: float) -> Path:
@@ -176,7 +187,7 @@ class Rehearsal:
     def _start(self, name: str, *arguments: str) -> None:
         with (self.root / f"{name}.log").open("ab") as output:
             self.running[name] = subprocess.Popen(  # noqa: S603 - our own command
-                [PYTHON, "-P", "-m", "wardround.study", *arguments],
+                [*self.around, PYTHON, "-P", "-m", "wardround.study", *arguments],
                 env=environment(self.root),
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -47,6 +47,9 @@ class Service:
         ready: Whether it can be used now.
         on_ready: Called once after each start, when it is ready.
         stop_s: How long it may take to stop.
+        descriptors: Open files of the supervisor that it is handed.
+        whole_group: Whether to signal all processes that the command has started, because the
+            first of them only waits for the others.
     """
 
     name: str
@@ -57,6 +60,8 @@ class Service:
     ready: Callable[[], bool] = lambda: True
     on_ready: Callable[[], None] = lambda: None
     stop_s: float = 15.0
+    descriptors: tuple[int, ...] = ()
+    whole_group: bool = False
 
 
 @dataclass
@@ -68,7 +73,7 @@ class _State:
     started_at: float = 0.0
     start_at: float = 0.0
     failures: int = 0
-    asked_to_end: bool = False
+    asked_to_end_at: float | None = None
 
 
 class Supervisor:
@@ -147,12 +152,16 @@ class Supervisor:
     def _launch(self, service: Service, state: _State) -> None:
         log.info("starting service=%s attempt=%d", service.name, state.failures + 1)
         state.process = self._start(service)
-        state.started_at, state.ready, state.asked_to_end = self._clock(), False, False
+        state.started_at, state.ready, state.asked_to_end_at = self._clock(), False, None
 
     def _watch(self, service: Service, state: _State, process: Process) -> None:
         code = process.poll()
         if code is not None:
             self._ended(service, state, code)
+        elif state.asked_to_end_at is not None:
+            if self._clock() - state.asked_to_end_at >= service.stop_s:
+                log.warning("killing service=%s after=%g", service.name, service.stop_s)
+                process.kill()
         elif not state.ready and service.ready():
             service.on_ready()
             state.ready = True
@@ -160,7 +169,7 @@ class Supervisor:
 
     def _ended(self, service: Service, state: _State, code: int) -> None:
         state.process, state.ready = None, False
-        asked = state.asked_to_end
+        asked = state.asked_to_end_at is not None
         if self._clock() - state.started_at >= _STEADY_S:
             state.failures = 0
         pause = 0.0 if asked else min(_FIRST_PAUSE_S * 2**state.failures, _LONGEST_PAUSE_S)
@@ -173,7 +182,7 @@ class Supervisor:
 
     def _take_down(self, name: str, because: str) -> None:
         state = self._states[name]
-        if state.process is not None and not state.asked_to_end:
+        if state.process is not None and state.asked_to_end_at is None:
             log.warning("restarting service=%s because=%s", name, because)
-            state.asked_to_end, state.ready = True, False
+            state.asked_to_end_at, state.ready = self._clock(), False
             state.process.terminate()

@@ -112,9 +112,20 @@ def hospital_up(
     ] = None,
     seed: Seed = None,
     device: Device = "cpu",
+    isolate: Annotated[
+        bool, typer.Option("--isolate", help="A user and namespaces for each process; needs root.")
+    ] = False,
+    users: Annotated[
+        str, typer.Option(help="With --isolate: users PREFIX-custodian, -node and -relay.")
+    ] = "wardround",
 ) -> None:
     """Run custodian, SuperNode and relay until ^C."""
-    from wardround.study.deployment.hospital import HospitalPlace, hospital_services
+    from wardround.study.deployment.hospital import (
+        HospitalPlace,
+        hospital_services,
+        isolated_services,
+    )
+    from wardround.study.deployment.isolation import Users
     from wardround.study.provisioning.hospital import HospitalFolder
 
     place = HospitalPlace(
@@ -127,13 +138,21 @@ def hospital_up(
         seed,
         device,
     )
-    said = [
-        "isolation is OFF: custodian, SuperNode and relay run as one user in one network; a relay "
-        "that is taken over can read this hospital's data (docs/deployment.md)"
-    ]
+    if isolate:
+        services = isolated_services(place, _now(), Users(users))
+        said = [
+            f"isolation is on: users {users}-custodian, {users}-node and {users}-relay; the "
+            "custodian has no network, the relay reaches the SuperNode and nothing else"
+        ]
+    else:
+        services = hospital_services(place, _now())
+        said = [
+            "isolation is OFF: custodian, SuperNode and relay run as one user in one network; a "
+            "relay that is taken over can read this hospital's data (--isolate, as root)"
+        ]
     if relay == "flower":
         said.append("--relay flower: the coordinator's app bundle is unpacked and run in the relay")
-    _supervise(hospital_services(place, _now()), place.run, said)
+    _supervise(services, place.run, said)
 
 
 def _supervise(services: Sequence[Service], run: Path, said: Sequence[str]) -> None:

@@ -103,6 +103,22 @@ def test_a_dead_executor_takes_its_supernode_along() -> None:
     assert supervisor.all_ready
 
 
+def test_a_supernode_that_will_not_go_down_with_its_relay_is_killed() -> None:
+    world = World()
+    supervisor = world.supervise(*HOSPITAL)
+    world.let_pass(supervisor, 1.0)
+    supernode = world.running["supernode"]
+    supernode.deaf = True
+    world.running["relay"].code = -9
+    world.let_pass(supervisor, 10.0)
+    assert not supernode.killed
+    assert not supervisor.standing["supernode"]
+    world.let_pass(supervisor, 10.0)
+    assert supernode.killed
+    assert len(world.starts("supernode")) == 2
+    assert supervisor.all_ready
+
+
 def test_without_that_rule_the_supernode_would_stay() -> None:
     """The broken twin of the test above."""
     world = World()
