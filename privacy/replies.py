@@ -7,6 +7,7 @@ from a damaged one without the ledger entry that was still to come.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -40,12 +41,13 @@ class Replies:
         Raises:
             LedgerError: Its bytes do not match its name, or there are two.
         """
-        found = sorted(self._folder.glob(f"{_stem(request)}.*"))
+        start = f"{_stem(request)}."
+        found = sorted(name for name in os.listdir(self._folder) if name.startswith(start))
         if not found:
             return None
         if len(found) > 1:
-            raise LedgerError(f"{found[1]}: a second reply to the same request")
-        return self._read(found[0])
+            raise LedgerError(f"{self._folder / found[1]}: a second reply to the same request")
+        return self._read(self._folder / found[0])
 
     def read(self, request: Request, reply_sha256: str) -> bytes:
         """The reply with this hash.

@@ -17,6 +17,7 @@ from wardround.study.bench.cli import bench_app
 from wardround.study.choice_cli import count, decide, precompute
 from wardround.study.deployment.up import coordinator_app, hospital_app
 from wardround.study.editing_cli import base_app, edit, trace
+from wardround.study.garbage import look_seldom
 from wardround.study.pages_cli import dashboard, page, track
 from wardround.study.provisioning.cli import provision_app
 
@@ -57,13 +58,19 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document an
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds all runs.")]
 
 
-def main() -> None:
-    """Entry point: errors a person can act on become one line and an exit code."""
+def begin_process() -> None:
+    """Settings of the whole process, before anything large is imported."""
     # Nothing that runs here may call home, and nothing that is local may be looked up on a hub.
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    look_seldom()
+
+
+def main() -> None:
+    """Entry point: errors a person can act on become one line and an exit code."""
+    begin_process()
     try:
         app()
     except WardroundError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -65,9 +66,12 @@ def begin(
     if data is not None and not data.exists():
         raise BadInput(f"{data}: no such file or folder")
     Policy.read(study.policy)
-    prepare(study, workbench)
+    with ThreadPoolExecutor(1) as beside:
+        # Calibration is arithmetic outside Python; most of preparing is importing, inside it.
+        calibrated = beside.submit(study.noise_multiplier)
+        prepare(study, workbench)
+        noise_multiplier = calibrated.result()
     task = find_task(study.study.task)
-    noise_multiplier = study.noise_multiplier()
 
     def accepted(draft: RunFolder) -> None:
         (accept or first_round_allowed)(draft)

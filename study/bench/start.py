@@ -23,7 +23,11 @@ from wardround.privacy.tables import read_toml
 from wardround.study.local import ENGINES
 
 ROUNDS = 3
-_WORKER = "wardround.study.bench.start"
+# As the command starts: its own imports first, then the process's settings, then everything else.
+_WORKER = (
+    "import sys, wardround.study.cli as cli; cli.begin_process(); "
+    "from wardround.study.bench.start import main; main(*sys.argv[1:])"
+)
 
 
 def start_benchmark(engines: tuple[str, ...] = ENGINES) -> dict[str, Any]:
@@ -63,13 +67,11 @@ def _toy_study(folder: Path) -> Path:
 def _run(study: Path, runs: Path, engine: str) -> dict[str, float]:
     """One study in a process of its own; it prints its own marks."""
     started = time.time()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(  # noqa: S603 - our own interpreter and module
-        [sys.executable, "-m", _WORKER, str(study), str(runs), engine],
+        [sys.executable, "-c", _WORKER, str(study), str(runs), engine],
         check=False,
         capture_output=True,
         text=True,
-        env=environment,
     )
     ended = time.time()
     if done.returncode:
@@ -80,7 +82,7 @@ def _run(study: Path, runs: Path, engine: str) -> dict[str, float]:
     return found | {"rounds_s": round(rounds, 3), "whole_s": round(ended - started, 3)}
 
 
-def main(study: Path, runs: Path, engine: str) -> None:
+def main(study: str, runs: str, engine: str) -> None:
     """Run a study and print when what happened, in seconds since the epoch."""
     from wardround.client.workbench import Workbench
     from wardround.server.book import RoundRecord
@@ -111,11 +113,7 @@ def main(study: Path, runs: Path, engine: str) -> None:
     else:
         from wardround.study.engines.in_process import run_in_process as chosen
     with Workbench() as workbench:
-        folder = begin(Study.read(study), runs, None, workbench)
+        folder = begin(Study.read(Path(study)), Path(runs), None, workbench)
         marks["coordinator_s"] = time.time()
         execute(folder, Stage(Marks(), on_step, workbench, chosen))
     print(json.dumps(marks))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

@@ -24,6 +24,7 @@ from wardround.client.hospital import Hospital
 from wardround.client.streams import Streams
 from wardround.client.workbench import Workbench
 from wardround.privacy.errors import BadInput
+from wardround.study.garbage import spare_what_is_there
 
 log = logging.getLogger("wardround.custodian")
 
@@ -72,6 +73,7 @@ def serve_hospital(
         custodian = Custodian(hospital, Surroundings(workbench, Streams(service.seed)))
         # The ledger's lock is held from here on, so a socket file that is left over is nobody's.
         server = CustodianServer(custodian, service.place, service.most_bytes)
+        spare_what_is_there()
         log.info("serving hospital=%s", hospital.name)
         ready(custodian.public_key)
         asked.wait()

@@ -31,6 +31,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from wardround.client.custodian import Custodian, Surroundings
 from wardround.client.relay import make_relay
 from wardround.server.app import make_server_app
+from wardround.study.garbage import spare_what_is_there
 from wardround.study.run_folder import RunFolder
 
 log = logging.getLogger("wardround.grid")
@@ -142,6 +143,7 @@ def run_in_process(
     main: Callable[[Grid], None], folder: RunFolder, surroundings: Surroundings
 ) -> None:
     """Run ``main`` as a ServerApp against one relay per hospital; errors come through."""
+    spare_what_is_there()
     names = dict(enumerate(folder.facts.hospitals, _FIRST_HOSPITAL_NODE))
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
     with _files_for(len(names)) as most, OpenCustodians(folder, surroundings, most) as custodians:
