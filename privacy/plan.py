@@ -22,6 +22,10 @@ __all__ = ["Mechanism", "Mode", "PrivacyPlan", "RoundPlan", "SecureSum", "plan_f
 
 SCHEMA_VERSION = 1
 
+# Names go into ledgers, which never shrink.
+_LONGEST_NAME = 1024
+_NAMES = ("study", "run", "hospital", "task", "strategy", "base", "base_sha256", "arrays_sha256")
+
 
 @dataclass(frozen=True)
 class RoundPlan:
@@ -79,6 +83,9 @@ class RoundPlan:
 
     def __post_init__(self) -> None:
         bound("schema", self.schema, self.schema == SCHEMA_VERSION, f"{SCHEMA_VERSION}")
+        for name in _NAMES:
+            length = len(getattr(self, name))
+            bound(f"length of {name}", length, length <= _LONGEST_NAME, f"{_LONGEST_NAME} at most")
         bound("rounds", self.rounds, self.rounds >= 1, "1 or more")
         bound("round", self.round, 1 <= self.round <= self.rounds, f"in 1..{self.rounds}")
         fits = self.secure is None or self.encoding == "fp32"

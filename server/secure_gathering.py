@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from wardround.privacy.errors import BadMessage, UntrustedPeer, WardroundError
+from wardround.privacy.errors import BadInput, BadMessage, UntrustedPeer, WardroundError
 from wardround.privacy.plan import RoundPlan
 from wardround.privacy.secagg.lattice import Words, from_words, read_words
 from wardround.privacy.secagg.letters import Misconduct, pack, read_letter, unpack
@@ -93,11 +93,21 @@ class SecureGathering:
         return worth.pop()
 
     def _restore(self, asking: Asking) -> _Session | None:
-        """The session of the same plans that an earlier coordinator had collected, if any."""
+        """The session of the same plans that an earlier coordinator had collected, if any.
+
+        Raises:
+            BadInput: The file does not hold one.
+        """
         path = self._path(asking.number)
         if not path.exists():
             return None
-        session = _Session.from_bytes(asking, path.read_bytes())
+        try:
+            session = _Session.from_bytes(asking, path.read_bytes())
+        except (BadMessage, Misconduct, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BadInput(
+                f"{path}: holds no session of a secure sum; hospitals open one sum a round, so put "
+                "the file back as it was, or begin a new run"
+            ) from error
         plans = {name: order.plan.sha256 for name, order in asking.orders.items()}
         return session if session.terms.plans == plans else None
 

@@ -74,6 +74,7 @@ def test_a_plan_comes_back_from_the_wire_with_the_same_hash(make_plan):
         (lambda d: d.update(rounds=0), "rounds is 0"),
         (lambda d: d.update(free=True), "unknown key 'free'"),
         (lambda d: d.pop("task"), "task: missing"),
+        (lambda d: d.update(run="r" * 1025), "length of run is 1025; it must be 1024 at most"),
         (lambda d: d["privacy"].update(sampling_rate=0), "sampling_rate is 0"),
         (lambda d: d["privacy"].update(mechanism="magic"), "expected one of dp-sgd"),
         (lambda d: d["ledger_head"].update(seq=0), "seq is 0"),
