@@ -162,6 +162,19 @@ def secagg(
     show(secagg_benchmark(counts, numbers, repeats), as_json)
 
 
+@bench_app.command(epilog="Example: [bold]wardround bench deployment --json[/bold]")
+def deployment(
+    rounds: Annotated[int, typer.Option(help="Of each federation; two of them do not count.")] = 8,
+    update: Annotated[str, typer.Option(help="demo, or large: an update of 4.5 MB.")] = "demo",
+    first_port: Annotated[int, typer.Option(help="The first of 300 free ports.")] = 22_000,
+    as_json: AsJson = False,
+) -> None:
+    """What a round over real processes costs beside training, and under stock Flower."""
+    from wardround.study.bench.deployment import deployment_benchmark
+
+    show(deployment_benchmark(rounds, update, first_port, teller(as_json)), as_json)
+
+
 @bench_app.command(name="all", epilog="Example: [bold]wardround bench all --json[/bold]")
 def all_(as_json: AsJson = False) -> None:
     """Everything above with its defaults, one after the other."""

@@ -7,7 +7,7 @@ import logging
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,7 +31,9 @@ log = logging.getLogger("wardround.supervisor")
 
 _CONNECTION = "coordinator"
 _CLI_TIMEOUT_S = 120.0
-_STATUS_POLL_S = 2.0
+_SOONEST_STATUS_S = 2.0
+_LATEST_STATUS_S = 60.0
+_STATUS_SHARE = 1 / 8  # each look starts a process; so it may be late by this share of the run
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,16 @@ def start_run(place: CoordinatorPlace, folder: RunFolder) -> str:
     bundle = place.run / "bundle"
     shutil.rmtree(bundle, ignore_errors=True)
     write_bundle(bundle)
-    given = f'run-folder="{folder.path.resolve()}"'
+    return start_bundle(place, bundle, {"run-folder": str(folder.path.resolve())})
+
+
+def start_bundle(place: CoordinatorPlace, bundle: Path, settings: Mapping[str, str | int]) -> str:
+    """Hand an app's folder to the SuperLink; the identifier of its run there.
+
+    Raises:
+        WardroundError: The SuperLink cannot be reached or refused it.
+    """
+    given = " ".join(f"{name}={json.dumps(value)}" for name, value in settings.items())
     command = [*flower("flwr"), "run", str(bundle), _CONNECTION, "-c", given, "--format", "json"]
     said = _last_document(_flower_command(place, command))
     if not said.get("run-id"):  # Flower exits with 0 also when it reached nobody
@@ -214,11 +225,12 @@ def wait_for_outcome(
     Raises:
         WardroundError: It failed, or did not end within ``timeout_s``.
     """
-    deadline = clock() + timeout_s
+    began = clock()
     while not (status := run_status(place, identifier)).startswith("finished"):
-        if clock() > deadline:
+        took = clock() - began
+        if took > timeout_s:
             raise WardroundError(f"run {identifier}: still {status} after {timeout_s:g} s")
-        sleep(_STATUS_POLL_S)
+        sleep(min(max(_SOONEST_STATUS_S, took * _STATUS_SHARE), _LATEST_STATUS_S))
     if status != "finished:completed":
         raise WardroundError(f"run {identifier}: {status}; superexec.log says why")
 
@@ -253,6 +265,7 @@ __all__ = [
     "coordinator_services",
     "find_nginx",
     "register_nodes",
+    "start_bundle",
     "start_run",
     "wait_for_outcome",
 ]

@@ -6,6 +6,7 @@ key is. With isolation the operating system enforces that too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +32,7 @@ from wardround.study.provisioning.hospital import HospitalFolder, installed_kit
 from wardround.study.provisioning.keys import make_private_folder, read_private, write_private
 
 RELAYS = ("resident", "flower")
+SUPERNODE = (PYTHON, "-P", "-m", "wardround.client.custody.supernode")
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,9 @@ def _services(place: HospitalPlace, now: datetime, secret: Path) -> list[Service
         write_atomically(place.allowed, f"{bundle_sha256()}  this version's own\n".encode())
     inner = make_loopback_tls(place.run, now)
     superlink = f"{kit.hosts[0]}:{kit.port}"
-    relay = _resident if place.relay == "resident" else _flowers_own
-    return [_custodian(place), _node(place, superlink, inner), relay(place, inner, secret)]
+    relay = _resident if place.relay == "resident" else executor
+    node = supernode(place, superlink, inner, f'custodian="{place.socket}"')
+    return [_custodian(place), node, relay(place, inner, secret)]
 
 
 def _hand_out(place: HospitalPlace, users: Users, secret: Path) -> None:
@@ -182,10 +185,16 @@ def _custodian(place: HospitalPlace) -> Service:
     return Service("custodian", command, ready=ready, stop_s=100.0)
 
 
-def _node(place: HospitalPlace, superlink: str, tls: LoopbackTls) -> Service:
+def supernode(
+    place: HospitalPlace,
+    superlink: str,
+    tls: LoopbackTls,
+    settings: str,
+    program: Sequence[str] = SUPERNODE,
+) -> Service:
     """Exits at once when its key is registered late or its last session still counts (305/2004)."""
     command = [
-        PYTHON, "-P", "-m", "wardround.client.custody.supernode",
+        *program,
         "--superlink", superlink,
         "--root-certificates", str(place.folder.authority.resolve()),
         "--auth-supernode-private-key", str(place.folder.node.resolve()),
@@ -195,7 +204,7 @@ def _node(place: HospitalPlace, superlink: str, tls: LoopbackTls) -> Service:
         "--ssl-certfile", str(tls.certificate),
         "--ssl-keyfile", str(tls.certificate),
         "--ssl-ca-certfile", str(tls.authority),
-        "--node-config", f'custodian="{place.socket}"',
+        "--node-config", settings,
     ]  # fmt: skip
     return Service(
         "supernode",
@@ -219,7 +228,8 @@ def _resident(place: HospitalPlace, tls: LoopbackTls, secret: Path) -> Service:
     return Service("relay", command, after=("custodian", "supernode"), takes_down=("supernode",))
 
 
-def _flowers_own(place: HospitalPlace, tls: LoopbackTls, secret: Path) -> Service:
+def executor(place: HospitalPlace, tls: LoopbackTls, secret: Path) -> Service:
+    """Flower's own; it starts the bundle's ClientApp for every message."""
     command = [
         *flower("flower-superexec"),
         "--runtime-api-address", f"{HOST}:{place.node_port}",

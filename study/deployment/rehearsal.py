@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -84,6 +84,14 @@ class Rehearsal:
     def provision(self, pattern: RunFolder, now: datetime) -> None:
         """Keys, certificates and kits for the hospitals of ``pattern``, with copies of its data."""
         names = pattern.facts.hospitals
+        found(self.write_terms(names), self.consortium, now, with_keys=True)
+        told = fingerprint_of(self.consortium)
+        for name in names:
+            install_kit(self.consortium.kit(name), HospitalFolder(self.hospital(name)), now, told)
+        self.copy_data(pattern)
+
+    def write_terms(self, names: Sequence[str]) -> Path:
+        """The consortium file."""
         terms = self.root / "consortium.toml"
         tables = {
             "consortium": {"name": "rehearsal"},
@@ -91,11 +99,12 @@ class Rehearsal:
             "hospitals": [{"name": name} for name in names],
         }
         terms.write_text(tomli_w.dumps(tables), encoding="utf-8")
-        found(terms, self.consortium, now, with_keys=True)
-        told = fingerprint_of(self.consortium)
-        for name in names:
+        return terms
+
+    def copy_data(self, pattern: RunFolder) -> None:
+        """Give every hospital the records and the policy it has in ``pattern``."""
+        for name in pattern.facts.hospitals:
             home, theirs = self.hospital(name), pattern.path / "hospitals" / name
-            install_kit(self.consortium.kit(name), HospitalFolder(home), now, told)
             shutil.copyfile(theirs / "policy.toml", home / "policy.toml")
             records = next(theirs.glob("records.*"))
             shutil.copyfile(records, home / records.name)
