@@ -96,6 +96,7 @@ class Resident:
         def work() -> None:
             try:
                 if bundle not in self.allowed:
+                    log.warning("refused bundle=%(bundle)s", {"bundle": bundle})
                     raise PolicyRefused(f"bundle {bundle} is not on this hospital's list")
                 found.append(self.app(message, context))
             except Exception as error:

@@ -34,10 +34,10 @@ class Pace:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Nothing has been received yet, so the first look is at Flower's own pace."""
+        """A node that has just been started expects its first message soon."""
         self._clock = clock
         self._sleep = sleep
-        self._last: float | None = None
+        self._last = clock()
 
     def __getattr__(self, name: str) -> Any:
         """Whatever else ``time`` has."""
@@ -49,8 +49,6 @@ class Pace:
         if seconds < _IDLE_S:
             self._last = now
             self._sleep(min(seconds, REPLY_S))
-        elif self._last is None:
-            self._sleep(seconds)
         else:
             self._sleep(min(seconds, max(SOONEST_S, (now - self._last) * SHARE)))
 

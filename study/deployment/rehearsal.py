@@ -118,16 +118,16 @@ class Rehearsal:
             "--superlink-port", str(self.ports.superlink),
         )  # fmt: skip
 
-    def start_hospital(self, index: int, name: str) -> None:
-        """``wardround hospital up``."""
+    def start_hospital(self, index: int, name: str, *more: str) -> None:
+        """``wardround hospital up``, with more options if any."""
         home = self.hospital(name)
         records = next(home.glob("records.*"))
-        more = [] if self.seed is None else ["--seed", str(self.seed)]
+        given = [] if self.seed is None else ["--seed", str(self.seed)]
         if self.users is not None:
             users = Users(f"{self.users}-{index}")
             users.make()
             users.own(records, "custodian", 0o600)
-            more += ["--isolate", "--users", users.prefix]
+            given += ["--isolate", "--users", users.prefix]
         self._start(
             name,
             "hospital", "up",
@@ -135,6 +135,7 @@ class Rehearsal:
             "--records", str(records),
             "--node-port", str(self.ports.node(index)),
             "--relay", self.relay,
+            *given,
             *more,
         )  # fmt: skip
 

@@ -33,6 +33,7 @@ class Clock:
 def test_pauses_grow_with_the_time_since_the_last_message() -> None:
     clock = Clock()
     pace = Pace(clock, clock.sleep)
+    clock.now += 60
     pace.sleep(FLOWERS_OWN_S)
     pace.sleep(0.5)
     for _ in range(60):
