@@ -175,6 +175,20 @@ def deployment(
     show(deployment_benchmark(rounds, update, first_port, teller(as_json)), as_json)
 
 
+@bench_app.command(epilog="Example: [bold]wardround bench load --relays 64 --json[/bold]")
+def load(
+    relays: Annotated[int, typer.Option(help="Hospitals, all of them in one process.")] = 64,
+    rounds: Annotated[int, typer.Option(help="The first does not count.")] = 6,
+    update: Annotated[str, typer.Option(help="demo, or large: an update of 4.5 MB.")] = "demo",
+    first_port: Annotated[int, typer.Option(help="The first of two free ports.")] = 22_600,
+    as_json: AsJson = False,
+) -> None:
+    """Memory of a coordinator's processes and time of a round with many hospitals."""
+    from wardround.study.bench.load import load_benchmark
+
+    show(load_benchmark(relays, rounds, update, first_port, teller(as_json)), as_json)
+
+
 @bench_app.command(name="all", epilog="Example: [bold]wardround bench all --json[/bold]")
 def all_(as_json: AsJson = False) -> None:
     """Everything above with its defaults, one after the other."""

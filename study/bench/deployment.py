@@ -99,15 +99,14 @@ def deployment_benchmark(
         BadInput: There is no such update, or rounds are too few to leave two out.
         WardroundError: A federation did not come to its end.
     """
-    if update not in UPDATES:
-        raise BadInput(f"--update is {update!r}; expected one of {', '.join(UPDATES)}")
     if rounds < 4:
         raise BadInput(
             f"--rounds is {rounds}; it must be at least 4, the first and last are left out"
         )
     with tempfile.TemporaryDirectory(prefix="wardround-bench-") as scratch:
         root = Path(scratch)
-        study = _write_study(root, rounds, update)
+        study = write_study(root, rounds, update, HOSPITALS)
+        os.environ["OMP_NUM_THREADS"] = "1"  # every process inherits it; a hospital has one core
         with Workbench() as workbench:
             pattern = begin(Study.read(study), root / "pattern", None, workbench)
         timed, bytes_up = {}, 0
@@ -137,12 +136,18 @@ def deployment_benchmark(
     }
 
 
-def _write_study(folder: Path, rounds: int, update: str) -> Path:
-    """The embedded study with three hospitals and short rounds."""
+def write_study(folder: Path, rounds: int, update: str, hospitals: int) -> Path:
+    """The embedded study with so many hospitals and short rounds.
+
+    Raises:
+        BadInput: There is no such update.
+    """
+    if update not in UPDATES:
+        raise BadInput(f"--update is {update!r}; expected one of {', '.join(UPDATES)}")
     with as_file(files("wardround.study") / "embedded" / "medical-editing") as example:
         study, policy = read_toml(example / "study.toml"), read_toml(example / "policy.toml")
     study["study"] |= {"rounds": rounds, "evaluate_every": rounds}
-    study["hospitals"]["count"] = HOSPITALS
+    study["hospitals"]["count"] = hospitals
     study["adapter"] |= UPDATES[update]
     del study["privacy"]["epsilon"]
     study["privacy"] |= {"noise_multiplier": 2.0, "steps_per_round": 2}
