@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
+from wardround.privacy.disk import Disk
 from wardround.privacy.errors import BadInput, WardroundError
-from wardround.strategies.checkpoint import write_atomically
 from wardround.study.deployment.fleet_proxy import FleetProxy, find_nginx
 from wardround.study.deployment.loopback import HOST, LoopbackTls, make_loopback_tls
 from wardround.study.deployment.processes import PYTHON, environment, flower, listens
@@ -25,7 +25,9 @@ from wardround.study.deployment.supervision import Service
 from wardround.study.provisioning.consortium import Consortium
 from wardround.study.provisioning.keys import make_private_folder
 from wardround.study.provisioning.roster import ConsortiumFolder, read_roster
-from wardround.study.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from wardround.study.run_folder import RunFolder
 
 log = logging.getLogger("wardround.supervisor")
 
@@ -161,7 +163,7 @@ def _write_connection(place: CoordinatorPlace, port: int, tls: LoopbackTls) -> N
             },
         }
     }
-    write_atomically(place.home / "config.toml", tomli_w.dumps(tables).encode())
+    Disk().write_file(place.home / "config.toml", tomli_w.dumps(tables).encode())
 
 
 def register_nodes(place: CoordinatorPlace) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from wardround.client.custody.calling import RemoteCustodian
 from wardround.client.custody.place import UnixSocket
+from wardround.privacy.disk import Disk
 from wardround.privacy.errors import BadInput
-from wardround.strategies.checkpoint import write_atomically
 from wardround.study.deployment.isolation import (
     Users,
     isolate,
@@ -132,7 +132,8 @@ def _services(place: HospitalPlace, now: datetime, secret: Path) -> list[Service
     for folder in (place.run, place.run / "flower", place.run / "custodian"):
         make_private_folder(folder)
     if place.bundles is None:
-        write_atomically(place.allowed, f"{bundle_sha256()}  this version's own\n".encode())
+        listed = f"{bundle_sha256()}  this version's own\n"
+        Disk().write_file(place.allowed, listed.encode(), mode=0o644)
     inner = make_loopback_tls(place.run, now)
     superlink = f"{kit.hosts[0]}:{kit.port}"
     relay = _resident if place.relay == "resident" else executor

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -183,3 +185,13 @@ def test_stops_the_last_first_and_kills_what_does_not_listen() -> None:
 def test_an_order_that_cannot_be_followed_is_an_error() -> None:
     with pytest.raises(ValueError, match="relay comes after"):
         World().supervise(Service("relay", ["r"], after=("supernode",)))
+
+
+def test_supervisors_import_no_torch() -> None:
+    """It would cost each of them seconds to start and 170 MB to stay."""
+    code = (
+        "import sys\n"
+        "from wardround.study.deployment import coordinator, hospital, supervision, up\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
