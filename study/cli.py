@@ -15,7 +15,7 @@ from rich.console import Console
 from wardround.privacy.errors import WardroundError
 from wardround.study.bench.cli import bench_app
 from wardround.study.choice_cli import count, decide, precompute
-from wardround.study.deployment.up import coordinator_app, hospital_app
+from wardround.study.deployment.containers_cli import coordinator_app, hospital_app
 from wardround.study.editing_cli import base_app, edit, trace
 from wardround.study.garbage import look_seldom
 from wardround.study.pages_cli import dashboard, page, track

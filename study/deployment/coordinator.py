@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import tomli_w
-
-from wardround.privacy.disk import Disk
 from wardround.privacy.errors import BadInput, WardroundError
-from wardround.study.deployment.fleet_proxy import FleetProxy, find_nginx
+from wardround.study.deployment.fleet_proxy import FleetProxy
 from wardround.study.deployment.loopback import HOST, LoopbackTls, make_loopback_tls
-from wardround.study.deployment.processes import PYTHON, environment, flower, listens
+from wardround.study.deployment.processes import flower, listens
 from wardround.study.deployment.shipping import write_bundle
+from wardround.study.deployment.superlink import CONNECTION, SuperLink, flower_document
 from wardround.study.deployment.supervision import Service
 from wardround.study.provisioning.consortium import Consortium
 from wardround.study.provisioning.keys import make_private_folder
@@ -29,10 +25,6 @@ from wardround.study.provisioning.roster import ConsortiumFolder, read_roster
 if TYPE_CHECKING:
     from wardround.study.run_folder import RunFolder
 
-log = logging.getLogger("wardround.supervisor")
-
-_CONNECTION = "coordinator"
-_CLI_TIMEOUT_S = 120.0
 _SOONEST_STATUS_S = 2.0
 _LATEST_STATUS_S = 60.0
 _STATUS_SHARE = 1 / 8  # each look starts a process; so it may be late by this share of the run
@@ -95,8 +87,9 @@ def coordinator_services(
             )
         inner = LoopbackTls(found.server.resolve(), found.authority.resolve())
     port = place.superlink_port if nginx else terms.port
-    _write_connection(place, port, inner)
-    services = [_superlink(place, port, inner), _executor(place, port, inner)]
+    superlink = SuperLink(HOST, port, inner, found.secret.resolve(), place.home)
+    superlink.write_connection()
+    services = [superlink.service(lambda: node_keys(found)), _executor(place, port, inner)]
     if nginx is None:
         return services, [
             f"nginx is not installed: no proxy. The SuperLink, its Control API included, is bound "
@@ -120,28 +113,6 @@ def coordinator_services(
     return services, [f"hospitals connect to {place.listen}:{terms.port}, the Fleet API alone"]
 
 
-def _superlink(place: CoordinatorPlace, port: int, tls: LoopbackTls) -> Service:
-    """State is in memory: nodes are registered anew at every start."""
-    command = [
-        *flower("flower-superlink"),
-        "--host", HOST, "--port", str(port),
-        "--ssl-ca-certfile", str(tls.authority),
-        "--ssl-certfile", str(tls.certificate),
-        "--ssl-keyfile", str(tls.certificate),
-        "--enable-supernode-auth",
-        "--isolation", "process",
-        "--superexec-auth-secret-file", str(place.consortium.secret.resolve()),
-        "--disable-runtime-dependency-installation",
-    ]  # fmt: skip
-    return Service(
-        "superlink",
-        command,
-        takes_down=("superexec",),
-        ready=listens(HOST, port),
-        on_ready=lambda: register_nodes(place),
-    )
-
-
 def _executor(place: CoordinatorPlace, port: int, tls: LoopbackTls) -> Service:
     command = [
         *flower("flower-superexec"),
@@ -152,34 +123,9 @@ def _executor(place: CoordinatorPlace, port: int, tls: LoopbackTls) -> Service:
     return Service("superexec", command, after=("superlink",))
 
 
-def _write_connection(place: CoordinatorPlace, port: int, tls: LoopbackTls) -> None:
-    """How Flower's command line finds the SuperLink."""
-    tables = {
-        "superlink": {
-            "default": _CONNECTION,
-            _CONNECTION: {
-                "address": f"{HOST}:{port}",
-                "root-certificates": str(tls.authority),
-            },
-        }
-    }
-    Disk().write_file(place.home / "config.toml", tomli_w.dumps(tables).encode())
-
-
-def register_nodes(place: CoordinatorPlace) -> None:
-    """Tell the SuperLink the node keys of everybody on the roster, in one process.
-
-    Raises:
-        WardroundError: Flower's command line refused one.
-    """
-    nodes = [place.consortium.node(m.hospital) for m in read_roster(place.consortium).members]
-    calls = [["supernode", "register", str(path.resolve()), _CONNECTION] for path in nodes]
-    program = (
-        "import json, sys\nfrom flwr.cli.app import app\n"
-        "for call in json.loads(sys.argv[1]):\n    app(call, standalone_mode=False)\n"
-    )
-    _flower_command(place, [PYTHON, "-P", "-c", program, json.dumps(calls)])
-    log.info("registered nodes=%d", len(nodes))
+def node_keys(found: ConsortiumFolder) -> list[Path]:
+    """Files of the public node keys of everybody on the roster."""
+    return [found.node(member.hospital) for member in read_roster(found).members]
 
 
 def start_run(place: CoordinatorPlace, folder: RunFolder) -> str:
@@ -201,8 +147,8 @@ def start_bundle(place: CoordinatorPlace, bundle: Path, settings: Mapping[str, s
         WardroundError: The SuperLink cannot be reached or refused it.
     """
     given = " ".join(f"{name}={json.dumps(value)}" for name, value in settings.items())
-    command = [*flower("flwr"), "run", str(bundle), _CONNECTION, "-c", given, "--format", "json"]
-    said = _last_document(_flower_command(place, command))
+    command = [*flower("flwr"), "run", str(bundle), CONNECTION, "-c", given]
+    said = flower_document(place.home, command)
     if not said.get("run-id"):  # Flower exits with 0 also when it reached nobody
         raise WardroundError(f"the SuperLink took no run: {said.get('error-message', said)}")
     return str(said["run-id"])
@@ -210,8 +156,8 @@ def start_bundle(place: CoordinatorPlace, bundle: Path, settings: Mapping[str, s
 
 def run_status(place: CoordinatorPlace, identifier: str) -> str:
     """How a run stands at the SuperLink, as Flower writes it: ``finished:completed``, say."""
-    command = [*flower("flwr"), "list", _CONNECTION, "--run-id", identifier, "--format", "json"]
-    runs = _last_document(_flower_command(place, command)).get("runs", [])
+    command = [*flower("flwr"), "list", CONNECTION, "--run-id", identifier]
+    runs = flower_document(place.home, command).get("runs", [])
     return str(runs[0]["status"]) if runs else "unknown"
 
 
@@ -235,39 +181,3 @@ def wait_for_outcome(
         sleep(min(max(_SOONEST_STATUS_S, took * _STATUS_SHARE), _LATEST_STATUS_S))
     if status != "finished:completed":
         raise WardroundError(f"run {identifier}: {status}; superexec.log says why")
-
-
-def _flower_command(place: CoordinatorPlace, command: list[str]) -> str:
-    """What one of Flower's commands prints."""
-    done = subprocess.run(  # noqa: S603 - our own commands
-        command,
-        env=environment(place.home),
-        capture_output=True,
-        text=True,
-        timeout=_CLI_TIMEOUT_S,
-        check=False,
-    )
-    if done.returncode:
-        raise WardroundError(f"Flower refused: {done.stdout}{done.stderr}"[:2000])
-    return done.stdout
-
-
-def _last_document(text: str) -> dict[str, Any]:
-    """The JSON document in what Flower printed."""
-    start = text.find("{")
-    try:
-        found = json.loads(text[start:]) if start >= 0 else {}
-    except ValueError as error:
-        raise WardroundError(f"Flower answered {text[:200]!r}") from error
-    return dict(found)
-
-
-__all__ = [
-    "CoordinatorPlace",
-    "coordinator_services",
-    "find_nginx",
-    "register_nodes",
-    "start_bundle",
-    "start_run",
-    "wait_for_outcome",
-]

@@ -1,7 +1,8 @@
 """The only door to a coordinator: a TLS proxy that lets the Fleet API through and nothing else.
 
 A SuperLink answers hospitals, operators and executors on one port, and asks operators for nothing
-but the authority's certificate. So it listens on loopback, and this stands in front.
+but the authority's certificate. So it listens on loopback, and this stands in front. Where the
+dashboard runs in a container, it is reached by a second port here that is bound to loopback.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ _CONFIG = """\
 worker_processes 1;
 daemon off;
 pid {folder}/nginx.pid;
-error_log {folder}/nginx-error.log warn;
+error_log stderr warn;
 events {{ worker_connections 512; }}
 http {{
   access_log off;
@@ -52,8 +53,37 @@ http {{
     }}
     location / {{ return 403; }}
   }}
-}}
+{pages}}}
 """
+_PAGES = """\
+  server {{
+    listen {listen} ssl;
+    ssl_certificate {certificate};
+    ssl_certificate_key {certificate};
+    client_max_body_size 16k;
+    location / {{
+      proxy_pass http://{dashboard};
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_set_header Host $host:$server_port;
+      proxy_buffering off;
+      proxy_read_timeout 1h;
+    }}
+  }}
+"""
+
+
+@dataclass(frozen=True)
+class Pages:
+    """The dashboard behind the proxy.
+
+    Attributes:
+        listen: Address and port for browsers.
+        dashboard: Address and port of the dashboard, which speaks plain HTTP.
+    """
+
+    listen: str
+    dashboard: str
 
 
 @dataclass(frozen=True)
@@ -66,6 +96,7 @@ class FleetProxy:
         superlink: Address and port of the SuperLink.
         upstream_name: Name in the SuperLink's certificate.
         authority: What that certificate is checked with.
+        pages: The dashboard, where it is behind the proxy.
     """
 
     listen: str
@@ -73,21 +104,29 @@ class FleetProxy:
     superlink: str
     upstream_name: str
     authority: Path
+    pages: Pages | None = None
+
+    def text(self, folder: Path) -> str:
+        """The configuration; nginx writes its temporary files to ``folder``."""
+        pages = self.pages and _PAGES.format(
+            listen=self.pages.listen,
+            dashboard=self.pages.dashboard,
+            certificate=self.certificate,
+        )
+        return _CONFIG.format(
+            folder=folder,
+            superlink=self.superlink,
+            listen=self.listen,
+            certificate=self.certificate,
+            upstream_name=self.upstream_name,
+            authority=self.authority,
+            pages=pages or "",
+        )
 
     def write(self, folder: Path) -> Path:
         """The configuration file, in ``folder``."""
         path = folder / "nginx.conf"
-        path.write_text(
-            _CONFIG.format(
-                folder=folder,
-                superlink=self.superlink,
-                listen=self.listen,
-                certificate=self.certificate,
-                upstream_name=self.upstream_name,
-                authority=self.authority,
-            ),
-            encoding="utf-8",
-        )
+        path.write_text(self.text(folder), encoding="utf-8")
         return path
 
 

@@ -9,9 +9,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import BinaryIO
 
 from wardround.study.deployment.supervision import Process, Service
 from wardround.study.provisioning.keys import make_private_folder
@@ -31,26 +33,31 @@ class Launcher:
     """Starts services, each with a log file of its own.
 
     Attributes:
-        logs: Folder of the log files.
+        logs: Folder of the log files; None lets services write where this process writes.
         home: Flower's own folder, private to this supervisor.
     """
 
-    logs: Path
+    logs: Path | None
     home: Path
 
     def __call__(self, service: Service) -> Process:
         """The started process, in a group of its own so that a terminal's ^C reaches us alone."""
-        with (self.logs / f"{service.name}.log").open("ab") as output:
+        with self._output(service.name) as output:
             process = subprocess.Popen(  # noqa: S603 - our own commands
                 list(service.command),
                 env=environment(self.home) | dict(service.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=subprocess.STDOUT,
+                stderr=None if output is None else subprocess.STDOUT,
                 start_new_session=True,
                 pass_fds=service.descriptors,
             )
         return _Group(process) if service.whole_group else process
+
+    def _output(self, name: str) -> AbstractContextManager[BinaryIO | None]:
+        if self.logs is None:
+            return nullcontext()
+        return (self.logs / f"{name}.log").open("ab")
 
 
 @dataclass(frozen=True)

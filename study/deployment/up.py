@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wardround.privacy.errors import BadInput
 from wardround.study.deployment.cli import coordinator_app as coordinator_app
 from wardround.study.deployment.cli import hospital_app as hospital_app
 
@@ -44,13 +45,13 @@ def up(
     from wardround.study.deployment.coordinator import (
         CoordinatorPlace,
         coordinator_services,
-        find_nginx,
     )
+    from wardround.study.deployment.fleet_proxy import find_nginx
     from wardround.study.provisioning.roster import ConsortiumFolder
 
     place = CoordinatorPlace(ConsortiumFolder(folder), superlink_port, listen)
-    services, said = coordinator_services(place, _now(), find_nginx())
-    _supervise(services, place.run, said)
+    services, said = coordinator_services(place, now(), find_nginx())
+    supervise(services, place.home, place.run, said)
 
 
 @coordinator_app.command(epilog="Example: [bold]wardround coordinator run study.toml[/bold]")
@@ -65,6 +66,14 @@ def run(
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
     superlink_port: SuperLinkPort = _SUPERLINK_PORT,
+    superlink: Annotated[
+        str | None,
+        typer.Option(envvar="WARDROUND_SUPERLINK", help="HOST:PORT, where it is not on loopback."),
+    ] = None,
+    superlink_authority: Annotated[
+        Path | None,
+        typer.Option(envvar="WARDROUND_SUPERLINK_AUTHORITY", help="Its authority's certificate."),
+    ] = None,
     timeout_s: Annotated[float, typer.Option(help="Longest wait for the end of the run.")] = 86400,
     as_json: AsJson = False,
 ) -> None:
@@ -76,12 +85,19 @@ def run(
         wait_for_outcome,
     )
     from wardround.study.deployment.runs import create_deployed_run, reopen
+    from wardround.study.deployment.superlink import write_connection
+    from wardround.study.provisioning.keys import make_private_folder
     from wardround.study.provisioning.roster import ConsortiumFolder
     from wardround.study.results import report_document
 
     place = CoordinatorPlace(ConsortiumFolder(folder), superlink_port)
+    if (superlink is None) != (superlink_authority is None):
+        raise BadInput("--superlink and --superlink-authority go together")
+    if superlink is not None and superlink_authority is not None:
+        make_private_folder(place.home)
+        write_connection(place.home, superlink, superlink_authority)
     if resume is None:
-        opened = create_deployed_run(Study.read(study), place.consortium, runs, data, _now())
+        opened = create_deployed_run(Study.read(study), place.consortium, runs, data, now())
     else:
         opened = reopen(Study.read(study), resume)
     identifier = start_run(place, opened)
@@ -139,31 +155,40 @@ def hospital_up(
         device,
     )
     if isolate:
-        services = isolated_services(place, _now(), Users(users))
+        services = isolated_services(place, now(), Users(users))
         said = [
             f"isolation is on: users {users}-custodian, {users}-node and {users}-relay; the "
             "custodian has no network, the relay reaches the SuperNode and nothing else"
         ]
     else:
-        services = hospital_services(place, _now())
+        services = hospital_services(place, now())
         said = [
             "isolation is OFF: custodian, SuperNode and relay run as one user in one network; a "
             "relay that is taken over can read this hospital's data (--isolate, as root)"
         ]
     if relay == "flower":
         said.append("--relay flower: the coordinator's app bundle is unpacked and run in the relay")
-    _supervise(services, place.run, said)
+    supervise(services, place.run / "flower", place.run, said)
 
 
-def _supervise(services: Sequence[Service], run: Path, said: Sequence[str]) -> None:
-    """Keep services alive until ^C or SIGTERM, saying what has to be said first."""
+def supervise(
+    services: Sequence[Service], home: Path, logs: Path | None, said: Sequence[str]
+) -> None:
+    """Keep services alive until ^C or SIGTERM, saying what has to be said first.
+
+    Args:
+        services: In their order.
+        home: Flower's own folder.
+        logs: Folder for a log file each; None sends everything to this process's output.
+        said: Lines for whoever started it.
+    """
     from wardround.study.deployment.processes import Launcher, write_programs
     from wardround.study.deployment.supervision import Supervisor
 
     for line in said:
         print(f"wardround: {line}", file=sys.stderr)
-    write_programs(run / "flower" / "bin")
-    supervisor = Supervisor(services, Launcher(run, run / "flower"))
+    write_programs(home / "bin")
+    supervisor = Supervisor(services, Launcher(logs, home))
 
     def stop(*_: Any) -> None:
         supervisor.stop()
@@ -173,5 +198,6 @@ def _supervise(services: Sequence[Service], run: Path, said: Sequence[str]) -> N
     supervisor.run()
 
 
-def _now() -> datetime:
+def now() -> datetime:
+    """The time, to the second."""
     return datetime.now(UTC).replace(microsecond=0)
