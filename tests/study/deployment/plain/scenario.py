@@ -1,0 +1,125 @@
+"""A federation of docker-compose.yml's services from start to the end of a study; prints JSON.
+
+    python tests/study/deployment/plain/scenario.py PROJECT IMAGE STUDY [SERVICE]
+
+PROJECT holds the compose file and what it mounts, IMAGE is what ``image.py`` made, STUDY is the path
+of a study in the container. A SERVICE is killed while the first round is under way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import containers
+
+START_S, STUDY_S = 240.0, 400.0
+CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
+NODES = ["-m", "flwr.cli.app", "supernode", "list", "coordinator", "--format", "json"]
+
+
+def facts(machine: Any, name: str) -> dict[str, Any]:
+    """What the kernel says of a running service, and what it can do."""
+    container = machine.containers[name]
+    kernel = container.status
+    links = subprocess.run(
+        ["ip", "-n", name, "-br", "link"], capture_output=True, text=True, check=True
+    )
+    return {
+        "user": kernel["Uid"].split()[0],
+        "group": kernel["Gid"].split()[0],
+        "groups": kernel["Groups"].split(),
+        "capabilities": [kernel[k] for k in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")],
+        "no_new_privileges": kernel["NoNewPrivs"],
+        "interfaces": sorted(line.split("@")[0].split()[0] for line in links.stdout.splitlines()),
+        "writes_root": machine.run(name, ["touch", "/opt/here"]).stderr.strip(),
+        "sees": machine.run(name, ["ls", "/data", "/var/lib/wardround"]).stdout.split(),
+        "secrets": machine.run(name, ["ls", "/run/secrets"]).stdout.split(),
+        "processes": len(machine.run(name, ["ls", "/proc"]).stdout.split("self")[0].split()),
+    }
+
+
+def reaches(machine: Any, name: str, host: str, port: int) -> str:
+    """How an attempt to connect ends; empty when it succeeds."""
+    said = machine.run(name, ["python", "-c", CONNECT, host, str(port)]).stderr.strip()
+    return said.splitlines()[-1] if said else ""
+
+
+def study(machine: Any, path: str, victim: str | None) -> dict[str, Any]:
+    """Run a study to its end from the executor's container, killing somebody on the way."""
+    command = ["wardround", "coordinator", "run", path, "--folder", "/var/lib/wardround",
+               "--runs", "/srv/runs", "--timeout-s", str(STUDY_S), "--json"]  # fmt: skip
+    ended: list[subprocess.CompletedProcess[str]] = []
+
+    def work() -> None:
+        ended.append(machine.run("superexec", command, STUDY_S + 60))
+
+    began = time.monotonic()
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    killed_at = None
+    if victim is not None:
+        log = machine.scratch / "custodian-north.log"
+        machine.keep(lambda: "charged" in log.read_text() or bool(ended), STUDY_S)
+        os.kill(machine.containers[victim].pid, signal.SIGKILL)
+        killed_at = round(time.monotonic() - began, 1)
+    machine.keep(lambda: bool(ended), STUDY_S + 60)
+    thread.join()
+    return {
+        "code": ended[0].returncode,
+        "out": ended[0].stdout,
+        "err": ended[0].stderr[-2000:],
+        "seconds": round(time.monotonic() - began, 1),
+        "killed_at": killed_at,
+    }
+
+
+def main() -> None:
+    """Enter namespaces of our own, then run."""
+    if "--inside" not in sys.argv:
+        apart = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        sys.exit(subprocess.call([*apart, sys.executable, *sys.argv, "--inside"]))
+    words = [word for word in sys.argv[1:] if word != "--inside"]
+    project, built, path, *victims = words
+    machine = containers.Machine(Path(project), Path(built), {})
+    names = containers.order(machine.file["services"])
+    began = time.monotonic()
+    machine.up(names)
+    healthy: dict[str, float] = {}
+
+    def all_healthy() -> bool:
+        for name in names:
+            if name not in healthy and machine.healthy(name):
+                healthy[name] = round(time.monotonic() - began, 1)
+        return len(healthy) == len(names)
+
+    document: dict[str, Any] = {}
+    try:
+        machine.keep(all_healthy, START_S)
+        document = {
+            "healthy": healthy,
+            "facts": {name: facts(machine, name) for name in names},
+            "custodian_to_superlink": reaches(machine, "custodian-north", "172.30.240.2", 8600),
+            "relay_to_superlink": reaches(machine, "relay-north", "172.30.240.2", 8600),
+            "supernode_to_superlink": reaches(machine, "supernode-north", "172.30.240.2", 8600),
+            "supernode_to_proxy": reaches(
+                machine, "supernode-north", "coordinator.example.org", 8443
+            ),
+            "study": study(machine, path, victims[0] if victims else None),
+            "starts": {name: machine.containers[name].starts for name in names},
+        }
+    except TimeoutError as error:
+        document["error"] = f"{error}; healthy: {healthy}"
+    document["stopped"] = machine.down()
+    print(json.dumps(document, indent=1))
+
+
+if __name__ == "__main__":
+    main()
