@@ -3,7 +3,9 @@
 Flower's executor starts a process for each message and runs in it what the coordinator shipped.
 This one compares the bundle's SHA-256 with the hospital's list and never unpacks it, so no
 coordinator's code runs at the hospital. A reply is always pushed, an error where there is no
-answer: a SuperNode without one waits for ever. Imports neither torch nor any code that reads data.
+answer: a SuperNode that is told that a task is over and has no reply waits for ever. Where none can
+be handed over, the SuperNode is told nothing: after a minute without heartbeats it replies itself.
+Imports neither torch nor any code that reads data.
 """
 
 from __future__ import annotations
@@ -74,16 +76,16 @@ class Resident:
             task.push(reply, context)
         except Exception as error:
             failure = type(error).__name__
+            task.abandon()
             raise Unanswered(
-                f"a message got no reply ({failure}); the SuperNode waits for it for ever, start "
-                "it again and then this relay"
+                f"a message got no reply ({failure}); start this relay again: the SuperNode misses "
+                "it within about a minute and says so to the coordinator, which asks again"
             ) from error
-        finally:
-            try:
-                task.finish(context, failure)
-            except Exception:
-                log.exception("the SuperNode was not told that the task is over")
-            log.info("answered failure=%s", failure or "none")
+        try:
+            task.finish(context, failure)
+        except Exception:
+            log.exception("the SuperNode was not told that the task is over")
+        log.info("answered failure=%s", failure or "none")
 
     def _reply(
         self, message: Message, context: Context, bundle: str, stop: threading.Event

@@ -8,6 +8,7 @@ the relay does not start. Knows nothing of custodians.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import inspect
@@ -108,6 +109,9 @@ class Task(Protocol):
 
     def finish(self, context: Context | None, failure: str) -> None:
         """Say that the task is over; ``failure`` is empty when it went well."""
+
+    def abandon(self) -> None:
+        """Say nothing any more, so that the SuperNode misses whoever had the task."""
 
 
 class Runtime(Protocol):
@@ -225,8 +229,12 @@ class _FlowerTask:
         try:
             push(self._client, context, "failed" if failure else "completed", failure)
         finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        with contextlib.suppress(RuntimeError):  # Flower's word for a heart that stands still
             self._heart.stop()
-            self._client.close()
+        self._client.close()
 
 
 def _read(path: Path) -> bytes:

@@ -56,6 +56,7 @@ class Asked:
     broken: str = ""
     replies: list[Message] = field(default_factory=list)
     failure: str | None = None
+    abandoned: bool = False
 
     def pull(self) -> tuple[Message, Context, str]:
         if self.broken == "pull":
@@ -71,6 +72,9 @@ class Asked:
         self.failure = failure
         if self.broken == "finish":
             raise OSError("gone")
+
+    def abandon(self) -> None:
+        self.abandoned = True
 
 
 @dataclass
@@ -137,12 +141,12 @@ def test_a_supernode_that_is_not_told_the_end_does_not_end_the_relay() -> None:
 
 @pytest.mark.parametrize(("broken", "failure"), [("pull", "RuntimeError"), ("push", "OSError")])
 def test_a_message_that_gets_no_reply_ends_the_relay(broken: str, failure: str) -> None:
-    """The SuperNode is stuck then, and only starting it again helps."""
+    """Told that the task is over, a SuperNode without a reply would wait for ever; so it is not."""
     task = Asked(broken=broken)
     with pytest.raises(Unanswered, match=failure) as caught:
         run(answer, task)
     assert "secret" not in str(caught.value)
-    assert task.failure == failure
+    assert (task.abandoned, task.failure) == (True, None)
 
 
 def test_a_stop_replies_to_the_message_at_hand() -> None:

@@ -236,7 +236,7 @@ class Machine:
         while True:
             for container in self.containers.values():
                 ended = container.process is not None and container.process.poll() is not None
-                if not ended or container.spec["restart"] != "unless-stopped":
+                if not ended or container.spec.get("restart") != "unless-stopped":
                     continue
                 container.ended_at = container.ended_at or time.monotonic()
                 if time.monotonic() - container.ended_at > AGAIN_S:

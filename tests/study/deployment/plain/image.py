@@ -1,8 +1,8 @@
 """Carries out the steps of the Dockerfile on this machine, without any container engine.
 
 The base image is stood in for by this machine's own root: an overlay takes what the steps write, in
-a mount namespace of its own, so nothing else is touched. Python is laid where the base image has it.
-Packages come from wherever pip is configured to look. Needs root.
+a mount namespace of its own, so nothing else is touched. Python is laid where the base image has
+it. Packages come from wherever pip is configured to look. Needs root.
 
     python tests/study/deployment/plain/image.py FOLDER
 """

@@ -2,8 +2,8 @@
 
     python tests/study/deployment/plain/scenario.py PROJECT IMAGE STUDY [SERVICE]
 
-PROJECT holds the compose file and what it mounts, IMAGE is what ``image.py`` made, STUDY is the path
-of a study in the container. A SERVICE is killed while the first round is under way.
+PROJECT holds the compose file and what it mounts, IMAGE is what ``image.py`` made, STUDY is the
+path of a study in the container. A SERVICE is killed while the first round is under way.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from typing import Any
 
 import containers
 
-START_S, STUDY_S = 240.0, 400.0
+START_S, STUDY_S, HELD_S = 240.0, 400.0, 5.0
 CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
-NODES = ["-m", "flwr.cli.app", "supernode", "list", "coordinator", "--format", "json"]
 
 
 def facts(machine: Any, name: str) -> dict[str, Any]:
@@ -42,7 +41,9 @@ def facts(machine: Any, name: str) -> dict[str, Any]:
         "writes_root": machine.run(name, ["touch", "/opt/here"]).stderr.strip(),
         "sees": machine.run(name, ["ls", "/data", "/var/lib/wardround"]).stdout.split(),
         "secrets": machine.run(name, ["ls", "/run/secrets"]).stdout.split(),
-        "processes": len(machine.run(name, ["ls", "/proc"]).stdout.split("self")[0].split()),
+        "processes": sum(
+            word.isdigit() for word in machine.run(name, ["ls", "/proc"]).stdout.split()
+        ),
     }
 
 
@@ -56,6 +57,11 @@ def study(machine: Any, path: str, victim: str | None) -> dict[str, Any]:
     """Run a study to its end from the executor's container, killing somebody on the way."""
     command = ["wardround", "coordinator", "run", path, "--folder", "/var/lib/wardround",
                "--runs", "/srv/runs", "--timeout-s", str(STUDY_S), "--json"]  # fmt: skip
+
+    def charged(hospital: str) -> bool:
+        ledger = machine.project / "hospitals" / hospital / "ledger" / "ledger.jsonl"
+        return ledger.is_file() and ledger.stat().st_size > 0
+
     ended: list[subprocess.CompletedProcess[str]] = []
 
     def work() -> None:
@@ -66,10 +72,15 @@ def study(machine: Any, path: str, victim: str | None) -> dict[str, Any]:
     thread.start()
     killed_at = None
     if victim is not None:
-        log = machine.scratch / "custodian-north.log"
-        machine.keep(lambda: "charged" in log.read_text() or bool(ended), STUDY_S)
+        # North's custodian does not move, so its relay is in the middle of a call when the others
+        # have been charged for a while.
+        os.kill(machine.containers["custodian-north"].pid, signal.SIGSTOP)
+        machine.keep(lambda: bool(ended) or all(map(charged, ("south", "west"))), STUDY_S)
+        held = time.monotonic() + HELD_S
+        machine.keep(lambda: time.monotonic() > held, HELD_S + 5)
         os.kill(machine.containers[victim].pid, signal.SIGKILL)
         killed_at = round(time.monotonic() - began, 1)
+        os.kill(machine.containers["custodian-north"].pid, signal.SIGCONT)
     machine.keep(lambda: bool(ended), STUDY_S + 60)
     thread.join()
     return {
