@@ -1,7 +1,8 @@
 """The report book: one signed JSON file a round, with what every hospital reported about itself.
 
 The coordinator merges and signs; it computes no epsilon of its own. Files appear whole or not at
-all, so the book can be read while the study runs.
+all, so the book can be read while the study runs. A round that failed is signed too, under another
+name: it counts for nothing, is tried again when the run goes on, and says who gave which reason.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from wardround.privacy.tables import as_table, from_table
 from wardround.strategies.checkpoint import write_atomically
 
 log = logging.getLogger("wardround.coordinator")
+_ENDED = "[0-9]*.json"
+_FAILED = "failed-[0-9]*.json"
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class RoundRecord:
         bytes_down: What was sent to all hospitals together.
         seconds: Wall time of the round.
         stopped: Why the study ended with this round before its last; empty otherwise.
+        failed: Why the round left the model as it was; empty for a round that has ended well.
     """
 
     study: str
@@ -63,6 +67,12 @@ class RoundRecord:
     bytes_down: int = 0
     seconds: float = 0.0
     stopped: str = ""
+    failed: str = ""
+
+    @property
+    def file_name(self) -> str:
+        """What its file is called; that of a failed round is counted, see ``ReportBook``."""
+        return f"{self.round:04d}.json"
 
     @property
     def bytes_up(self) -> int:
@@ -79,7 +89,11 @@ class ReportBook:
         folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, record: RoundRecord) -> None:
-        """Sign and keep one round."""
+        """Sign and keep one round; each failed try at a round has a file of its own."""
+        name = record.file_name
+        if record.failed:
+            tries = len(list(self._folder.glob(f"failed-{record.round:04d}-*.json")))
+            name = f"failed-{record.round:04d}-{tries + 1:04d}.json"
         document = {**as_table(record), "answers": [as_table(one) for one in record.answers]}
         signed = {
             "record": document,
@@ -87,22 +101,45 @@ class ReportBook:
             "signature": self._key.sign(canonical(document)),
         }
         content = canonical(signed)
-        write_atomically(self._folder / f"{record.round:04d}.json", content + b"\n")
+        write_atomically(self._folder / name, content + b"\n")
 
 
 def read_book(folder: Path) -> list[RoundRecord]:
-    """All rounds in ``folder``, in order, their signatures checked.
+    """All rounds in ``folder`` that have ended well, in order, their signatures checked.
 
     Raises:
         BadMessage: A file is not a signed round record.
         UntrustedPeer: A signature does not verify.
     """
-    return [parse_record(path.read_bytes(), str(path)) for path in record_files(folder)]
+    return [_read(path, failed=False) for path in record_files(folder)]
+
+
+def read_failures(folder: Path) -> list[RoundRecord]:
+    """All failed tries at rounds in ``folder``, in order, their signatures checked.
+
+    Raises:
+        BadMessage: A file is not a signed round record.
+        UntrustedPeer: A signature does not verify.
+    """
+    return [_read(path, failed=True) for path in failure_files(folder)]
+
+
+def _read(path: Path, failed: bool) -> RoundRecord:
+    """The record in a file, which must be of the kind that its name says."""
+    record = parse_record(path.read_bytes(), str(path))
+    if bool(record.failed) != failed:
+        raise BadMessage(f"{path}: a failed try and a round that ended well were exchanged")
+    return record
 
 
 def record_files(folder: Path) -> list[Path]:
-    """The files of the rounds that have ended, in order."""
-    return sorted(folder.glob("[0-9]*.json"))
+    """The files of the rounds that have ended well, in order."""
+    return sorted(folder.glob(_ENDED))
+
+
+def failure_files(folder: Path) -> list[Path]:
+    """The files of failed tries at rounds, in order."""
+    return sorted(folder.glob(_FAILED))
 
 
 def parse_record(data: bytes, name: str, public: str | None = None) -> RoundRecord:

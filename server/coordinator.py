@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,15 @@ from wardround.privacy.signing import SigningKey, sha256
 from wardround.server.answers import ledger_heads
 from wardround.server.book import HospitalAnswer, ReportBook, RoundRecord
 from wardround.server.exchange import Exchange
-from wardround.server.gathering import Asking, Gathering, Order, PlainGathering, RoundFailed
+from wardround.server.gathering import (
+    SILENT,
+    Asking,
+    Gathering,
+    Order,
+    PlainGathering,
+    RoundFailed,
+    refusal_reason,
+)
 from wardround.server.stopping import StopRule
 from wardround.strategies.base import Brief, Correcting, Model, Strategy
 from wardround.strategies.checkpoint import Checkpoint, save_checkpoint
@@ -148,8 +155,9 @@ class Coordinator:
     def run(self, grid: Grid, start: Checkpoint) -> Checkpoint:
         """Rounds ``start.round + 1`` to the last, or until the study stops; the final checkpoint.
 
-        Whether it stops is decided once, with the round that was looked at, and kept in that
-        round's record and checkpoint: a run that goes on from there does not decide again.
+        A round that fails leaves a signed record of who gave which reason. Whether the study stops
+        is decided once, with the round that was looked at, and kept in that round's record and
+        checkpoint: a run that goes on from there does not decide again.
 
         Raises:
             RoundFailed: A round brought no usable update. What was reached is on disk.
@@ -160,7 +168,7 @@ class Coordinator:
         self._spent = dict(start.state.get("spent", {}))
         desk = self._desk
         exchange = Exchange(grid, desk.members, desk.timeout_s, desk.poll_s, desk.clock, desk.sleep)
-        self._enrol(exchange)
+        self._enrol(exchange, start.round + 1)
         self._desk.observer.on_start(start.round + 1, self._agenda.rounds, self._nodes)
         current = start
         for number in range(start.round + 1, self._agenda.rounds + 1):
@@ -169,33 +177,46 @@ class Coordinator:
             current = self._round(exchange, number, current)
         return current
 
-    def _enrol(self, exchange: Exchange) -> None:
+    def _enrol(self, exchange: Exchange, first_round: int) -> None:
         """Ask every node who it is; only enrolled hospitals with a valid signature take part."""
+        started, answers = self._desk.clock(), {}
         exchange.send({node: _question(node) for node in exchange.grid.get_node_ids()})
         for arrival in exchange.arrivals():
-            header = arrival.header
+            header, name = arrival.header, str(arrival.header["hospital"])
             units = header.get("declared_units")
             if header.get("kind") == "declaration" and isinstance(units, int) and units >= 1:
-                name = str(header["hospital"])
                 self._nodes[name], self._declared[name] = arrival.node, units
+            elif header.get("kind") == "refusal":
+                answers[name] = HospitalAnswer(name, reason=refusal_reason(header))
         exchange.forget()
         if not self._nodes:
-            raise RoundFailed("no enrolled hospital answered; the study did not start")
+            why = "no enrolled hospital answered; the study did not start"
+            self._keep_failure(first_round, why, answers, started)
+            raise RoundFailed(why)
 
     def _round(self, exchange: Exchange, number: int, before: Checkpoint) -> Checkpoint:
         """One round, from plans to the checkpoint on disk."""
         desk, started = self._desk, self._desk.clock()
-        free = [name for name, node in self._nodes.items() if node not in exchange.busy]
-        orders = self._orders(number, before.arrays, sorted(free))
-        aggregation = desk.strategy.begin(before.arrays, number)
-        told = partial(desk.observer.on_answer, number)
-        asking = Asking(exchange, desk.key, self._nodes, number, orders, told)
-        gathered = self._gathering.gather(asking, aggregation)
-        answers = gathered.answers
-        usable = [answer for answer in answers.values() if answer.report is not None]
-        if not usable:
-            reasons = "; ".join(f"{a.hospital}: {a.reason}" for a in answers.values())
-            raise RoundFailed(f"round {number}: no usable update ({reasons})")
+        answers: dict[str, HospitalAnswer] = {}
+
+        def told(answer: HospitalAnswer) -> None:
+            answers[answer.hospital] = answer
+            desk.observer.on_answer(number, answer)
+
+        try:
+            free = [name for name, node in self._nodes.items() if node not in exchange.busy]
+            orders = self._orders(number, before.arrays, sorted(free))
+            aggregation = desk.strategy.begin(before.arrays, number)
+            asking = Asking(exchange, desk.key, self._nodes, number, orders, told)
+            gathered = self._gathering.gather(asking, aggregation)
+            answers |= gathered.answers
+            usable = [answer for answer in answers.values() if answer.report is not None]
+            if not usable:
+                reasons = "; ".join(f"{a.hospital}: {a.reason}" for a in answers.values())
+                raise RoundFailed(f"round {number}: no usable update ({reasons})")
+        except RoundFailed as failure:
+            self._keep_failure(number, str(failure), answers, started)
+            raise
         after = aggregation.finish()
         scores = dict(desk.evaluate(number, desk.strategy.deploy(after)))
         stopped = desk.stop.reason(scores) if desk.stop and number < self._agenda.rounds else ""
@@ -216,6 +237,24 @@ class Coordinator:
         save_checkpoint(desk.folder / "checkpoint", checkpoint)
         desk.observer.on_round(record)
         return checkpoint
+
+    def _keep_failure(
+        self, number: int, why: str, answers: Mapping[str, HospitalAnswer], started: float
+    ) -> None:
+        """Write down that a round failed, and what each hospital said; whoever is missing, too."""
+        silent = {n: HospitalAnswer(n, reason=SILENT) for n in self._nodes or self._desk.members}
+        said = {**silent, **answers}
+        self._book.write(
+            RoundRecord(
+                study=self._agenda.study,
+                run=self._agenda.run,
+                round=number,
+                rounds=self._agenda.rounds,
+                answers=tuple(said[name] for name in sorted(said)),
+                seconds=self._desk.clock() - started,
+                failed=why,
+            )
+        )
 
     def _bookkeeping(self, usable: Sequence[HospitalAnswer]) -> dict[str, Any]:
         """What a round leaves beside the arrays: who answered, what is spent, ledger heads."""

@@ -28,10 +28,19 @@ text-align:right} .note{background:#eef3fb;padding:.8rem 1rem;border-left:4px so
 .warn{background:#fdeceb;border-left:4px solid #b3261e;padding:.8rem 1rem} svg{max-width:100%;
 height:auto} progress{width:9rem} footer{margin-top:3rem;color:#5a6475;font-size:.9rem}
 """
+_FOOTER = (
+    "<footer>Every figure comes from reports that the hospitals signed; they are in "
+    "<code>rounds/</code>, and <code>wardround report --verify</code> checks them and computes "
+    "each epsilon anew from its events.</footer>"
+)
 
 
 def write_page(
-    path: Path, records: Sequence[RoundRecord], history: Mapping[int, Metrics], note: str
+    path: Path,
+    records: Sequence[RoundRecord],
+    history: Mapping[int, Metrics],
+    note: str,
+    failures: Sequence[RoundRecord] = (),
 ) -> None:
     """Write the report of a run.
 
@@ -40,10 +49,11 @@ def write_page(
         records: The rounds, in order; at least one.
         history: Scores on public probes by round; round 0 is the untouched base.
         note: The privacy cost in one sentence.
+        failures: Failed tries at rounds, in order.
     """
     last = records[-1]
     title = f"{html.escape(last.study)}: privacy report"
-    body = "".join(_sections(records, history, note))
+    body = "".join([*_sections(records, history, note), *_failures(failures), _FOOTER])
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -81,11 +91,23 @@ def _sections(
     if private:
         yield "<h2>What other accountants say</h2>"
         yield _opinions(officer["second_opinions"], worst)
-    yield (
-        "<footer>Every figure comes from reports that the hospitals signed; they are in "
-        "<code>rounds/</code>, and <code>wardround report --verify</code> checks them and computes "
-        "each epsilon anew from its events.</footer>"
-    )
+
+
+def _failures(failures: Sequence[RoundRecord]) -> Iterator[str]:
+    """Who gave which reason when a round failed; nothing where none did."""
+    rows = [
+        (str(failure.round), answer.hospital, answer.reason or "answered; not counted")
+        for failure in failures
+        for answer in failure.answers
+    ]
+    if rows:
+        yield "<h2>Rounds that failed</h2>"
+        yield (
+            "<p>The model stayed as it was and the round was tried again, if the run went on. A "
+            "hospital that had trained for it was charged all the same, once: that stands in its "
+            "next report.</p>"
+        )
+        yield _table(("round", "hospital", "reason"), rows)
 
 
 def _newest(records: Sequence[RoundRecord]) -> dict[str, Report]:

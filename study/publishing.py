@@ -15,7 +15,7 @@ from wardround.privacy.errors import BadInput
 from wardround.privacy.events import Repeated
 from wardround.privacy.plan import Mode
 from wardround.privacy.units import Unit
-from wardround.server.book import RoundRecord, last_reports, read_book, read_history
+from wardround.server.book import RoundRecord, last_reports, read_book, read_failures, read_history
 from wardround.server.page import write_page
 from wardround.strategies.checkpoint import load_checkpoint
 from wardround.strategies.factors import widened
@@ -28,7 +28,8 @@ def publish(folder: RunFolder, outcome: Outcome, workbench: Workbench) -> None:
     note = privacy_note(folder, outcome.records)
     _write_adapter(folder, folder.path / "adapter", note, workbench)
     history = read_history(folder.path / "metrics.jsonl")
-    write_page(folder.path / "report.html", outcome.records, history, note)
+    failures = read_failures(folder.path / "rounds")
+    write_page(folder.path / "report.html", outcome.records, history, note, failures)
 
 
 def export_run(run_dir: Path, to: Path) -> int:

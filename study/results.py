@@ -11,7 +11,7 @@ from rich.table import Table
 
 from wardround.privacy.errors import BadInput, UntrustedPeer
 from wardround.privacy.report import check_reports
-from wardround.server.book import read_book, read_history
+from wardround.server.book import read_book, read_failures, read_history
 from wardround.server.page import write_page
 from wardround.study.publishing import privacy_note
 from wardround.study.runner import Outcome
@@ -98,8 +98,10 @@ def report_document(run_dir: Path, recompute: bool = False) -> dict[str, Any]:
 
     folder = RunFolder.open(run_dir)
     records = tuple(read_book(run_dir / "rounds"))
+    failures = read_failures(run_dir / "rounds")
     if not records:
-        raise BadInput(f"{run_dir}: no round has ended yet")
+        why = f"; {failures[-1].failed}" if failures else ""
+        raise BadInput(f"{run_dir}: no round has ended yet{why}")
     reports = [a.report for record in records for a in record.answers if a.report is not None]
     problems = check_reports(reports, folder.facts.members, recompute)
     if problems:
@@ -115,16 +117,17 @@ def report_document(run_dir: Path, recompute: bool = False) -> dict[str, Any]:
         seconds=sum(record.seconds for record in records),
         notes=folder.facts.notes,
     )
-    write_page(run_dir / "report.html", records, history, privacy_note(folder, records))
+    write_page(run_dir / "report.html", records, history, privacy_note(folder, records), failures)
     refusals = [
         {"round": record.round, "hospital": answer.hospital, "reason": answer.reason}
-        for record in records
+        for record in sorted((*records, *failures), key=lambda tried: tried.round)
         for answer in record.answers
         if answer.report is None
     ]
     return {
         **outcome_document(outcome),
         "refusals": refusals,
+        "failures": [{"round": tried.round, "reason": tried.failed} for tried in failures],
         "signatures": "verified",
         "epsilons": "computed anew" if recompute else "as signed",
     }
@@ -151,4 +154,6 @@ def show_report(console: Console, document: Mapping[str, Any]) -> None:
             f"round {refusal['round']}: {refusal['hospital']} sent nothing: {refusal['reason']}",
             highlight=False,
         )
+    for failure in document["failures"]:
+        console.print(f"failed: {failure['reason']}", highlight=False)
     console.print(f"report.html: {document['run_dir']}/report.html", soft_wrap=True)

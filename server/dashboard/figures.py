@@ -22,6 +22,8 @@ def run_figures(states: Iterable[RunState]) -> Iterator[Metric]:
     found = list(states)
     yield _gauge("rounds_planned", "Rounds the study takes.", found, lambda s: s.info.rounds)
     yield _gauge("rounds_ended", "Rounds that have ended.", found, lambda s: s.reached)
+    yield _gauge("failures_total", "Tries at rounds that failed.", found,
+                 lambda s: len(s.failures))  # fmt: skip
     yield _gauge("problems", "Records or reports that do not verify.", found,
                  lambda s: len(s.problems))  # fmt: skip
     yield _gauge("seconds_total", "Time the rounds took together.", found,

@@ -104,6 +104,8 @@ def _summary(state: RunState) -> str:
         return f"Stopped after round {state.reached}: {state.stopped}"
     if state.finished:
         return f"All {state.info.rounds} rounds have ended."
+    if state.failure:
+        return f"Round {state.failure.round} of {state.info.rounds} failed; the run has ended."
     return f"Round {state.reached} of {state.info.rounds} has ended."
 
 
@@ -124,6 +126,8 @@ def _chip(state: RunState) -> Html:
         return tag("span", "stopped early", class_="chip")
     if state.finished:
         return tag("span", "finished", class_="chip good")
+    if state.failure:
+        return tag("span", f"round {state.failure.round} failed", class_="chip bad")
     return tag("span", f"round {state.reached + 1}", class_="chip")
 
 
@@ -147,7 +151,12 @@ def _now(state: RunState) -> Html:
         ("base model", info.base),
         ("run", info.run),
     ]
-    why = tag("p", f"Stopped: {state.stopped}", class_="note") if state.stopped else ""
+    why: Html | str = ""
+    if state.stopped:
+        why = tag("p", f"Stopped: {state.stopped}", class_="note")
+    elif state.failure:
+        said = f"{_sentence(state.failure.failed)} The model is that of round {state.reached}; "
+        why = tag("div", said, "a run that goes on tries again.", class_="warn", role="alert")
     return section("now", "Now", tag("div", done, class_="progress"), facts(pairs), why)
 
 
@@ -256,7 +265,7 @@ def _refusals(state: RunState) -> Html:
 
 def _book(state: RunState, root: str) -> Html:
     """Every round, newest first, with the way to its signed record."""
-    rows = [
+    rows: list[tuple[object, ...]] = [
         (
             link(f"{root}rounds/{record.round}", f"round {record.round}"),
             f"{_usable(record)} of {len(record.answers)}",
@@ -267,6 +276,18 @@ def _book(state: RunState, root: str) -> Html:
             link(f"{root}rounds/{record.round}.json", "signed record"),
         )
         for record in reversed(state.records)
+    ]
+    rows += [
+        (
+            f"round {record.round}, failed",
+            f"{_usable(record)} of {len(record.answers)}",
+            size(record.bytes_up),
+            "–",
+            duration(record.seconds),
+            "–",
+            link(f"{root}rounds/{name}", "signed record"),
+        )
+        for name, record in reversed(list(state.failures.items()))
     ]
     head = ("round", "answered", "from hospitals", "to hospitals", "took", "ended", "file")
     report = (
@@ -297,6 +318,11 @@ def _most_epsilon(state: RunState) -> str:
     spent = [standing.figure("epsilon_study") for standing in state.standings()]
     known = [value for value in spent if value is not None]
     return f"{max(known):.3f}" if known else "–"
+
+
+def _sentence(text: str) -> str:
+    """``text`` with a capital letter and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _usable(record: RoundRecord) -> int:

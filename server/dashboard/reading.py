@@ -8,7 +8,7 @@ file inside the run, never a path of this machine. Knows nothing of HTML.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from wardround.privacy.report import check_reports
 from wardround.server.book import (
     HospitalAnswer,
     RoundRecord,
+    failure_files,
     parse_record,
     read_history,
     record_files,
@@ -87,8 +88,9 @@ class RunState:
 
     Attributes:
         info: What was fixed when it began.
-        records: The rounds that have ended and verify, in order.
-        ended_at: When each of them was written, Unix seconds, by round.
+        records: The rounds that have ended well and verify, in order.
+        failures: The failed tries at rounds that verify, in order, by name of their file.
+        ended_at: When each round that ended well was written, Unix seconds, by round.
         scores: Scores on public probes by round; round 0 is the untouched base.
         problems: What does not verify.
         has_report: Whether the report page is there.
@@ -100,6 +102,7 @@ class RunState:
     scores: Mapping[int, Metrics]
     problems: tuple[str, ...]
     has_report: bool
+    failures: Mapping[str, RoundRecord] = field(default_factory=dict)
 
     @property
     def reached(self) -> int:
@@ -117,20 +120,29 @@ class RunState:
         return self.records[-1].stopped if self.records else ""
 
     @property
+    def failure(self) -> RoundRecord | None:
+        """The last failed try at the round that comes next; None when none failed."""
+        tries = [failed for failed in self.failures.values() if failed.round > self.reached]
+        return tries[-1] if tries else None
+
+    @property
     def seconds_left(self) -> float | None:
         """What the rounds to come will take, if they are like the last ones."""
         recent = self.records[-_RECENT:]
-        if not recent or self.finished:
+        if not recent or self.finished or self.failure:
             return None
         mean_s = sum(record.seconds for record in recent) / len(recent)
         return mean_s * (self.info.rounds - self.reached)
 
     @property
     def refusals(self) -> list[tuple[int, HospitalAnswer]]:
-        """Every answer without an update, newest first."""
+        """Every answer without an update, those of failed rounds too, newest first."""
+        tries = sorted(
+            (*self.records, *self.failures.values()), key=lambda r: (r.round, not r.failed)
+        )
         return [
             (record.round, answer)
-            for record in reversed(self.records)
+            for record in reversed(tries)
             for answer in record.answers
             if answer.report is None
         ]
@@ -170,7 +182,8 @@ class RunReader:
 
     def read(self) -> RunState:
         """The run now."""
-        files = record_files(self.info.folder / "rounds")
+        rounds = self.info.folder / "rounds"
+        files = [*record_files(rounds), *failure_files(rounds)]
         stamps = {path.name: stamp for path in files if (stamp := _stamp(path)) is not None}
         if any(stamps.get(name) != known[0] for name, known in self._known.items()):
             self._known, self._faults, self._last = {}, {}, {}  # a round was done again
@@ -178,26 +191,24 @@ class RunReader:
             if path.name in stamps and path.name not in self._known:
                 self._known[path.name] = stamps[path.name], self._verify(path)
         found = {name: known for name, (_, known) in self._known.items()}
-        records = [known for known in found.values() if isinstance(known, RoundRecord)]
+        tries = {n: known for n, known in found.items() if isinstance(known, RoundRecord)}
+        records = {name: record for name, record in tries.items() if not record.failed}
         problems = [known for known in found.values() if isinstance(known, str)]
         problems += [fault for faults in self._faults.values() for fault in faults]
         scores, unreadable = self._scores()
         return RunState(
             info=self.info,
-            records=tuple(records),
-            ended_at={
-                known.round: self._known[name][0][0] / 1e9
-                for name, known in found.items()
-                if isinstance(known, RoundRecord)
-            },
+            records=tuple(sorted(records.values(), key=lambda record: record.round)),
+            failures={name: tries[name] for name in sorted(tries) if tries[name].failed},
+            ended_at={r.round: self._known[name][0][0] / 1e9 for name, r in records.items()},
             scores=scores,
             problems=(*problems, *unreadable),
             has_report=(self.info.folder / "report.html").is_file(),
         )
 
-    def raw(self, number: int) -> bytes | None:
-        """A round's signed file as it lies on disk; None where there is none."""
-        path = self.info.folder / "rounds" / f"{number:04d}.json"
+    def raw(self, name: str) -> bytes | None:
+        """A round's signed file, by its name, as it lies on disk; None where there is none."""
+        path = self.info.folder / "rounds" / name
         return path.read_bytes() if path.is_file() else None
 
     def report_page(self) -> bytes | None:
@@ -206,21 +217,24 @@ class RunReader:
         return path.read_bytes() if path.is_file() else None
 
     def _newest(self) -> Sequence[Path]:
-        """The record of the last round, if there is one: a new one has another name and time."""
-        return record_files(self.info.folder / "rounds")[-1:]
+        """The last round's record and the last failure's: a new one has another name and time."""
+        rounds = self.info.folder / "rounds"
+        return [*record_files(rounds)[-1:], *failure_files(rounds)[-1:]]
 
     def _verify(self, path: Path) -> RoundRecord | str:
         """The record in a file, or what is wrong with it."""
         name = f"rounds/{path.name}"
         try:
             record = parse_record(path.read_bytes(), name, self.info.coordinator or None)
-            if record.run != self.info.run or f"{record.round:04d}.json" != path.name:
+            named = f"failed-{record.round:04d}-" if record.failed else record.file_name
+            if record.run != self.info.run or not path.name.startswith(named):
                 raise BadMessage(f"{name}: not the record of this run's round of that number")
         except WardroundError as error:
             return str(error)
         except OSError:
             return f"{name}: cannot be read"
-        self._faults[path.name] = [f"{name}: {fault}" for fault in self._report_faults(record)]
+        if not record.failed:  # what was sent for a failed round counts for nothing
+            self._faults[path.name] = [f"{name}: {fault}" for fault in self._report_faults(record)]
         return record
 
     def _report_faults(self, record: RoundRecord) -> Iterator[str]:

@@ -13,6 +13,7 @@ from wardround.server.dashboard.reading import RunInfo, RunReader
 from wardround.web.site import File, Page
 
 _ROUND = re.compile(r"rounds/([1-9][0-9]{0,5})(\.json)?")
+_FAILED = re.compile(r"rounds/(failed-[0-9]{4,6}-[0-9]{4,6}\.json)")
 Trail = tuple[tuple[str, str], ...]
 
 
@@ -30,12 +31,15 @@ class RunSite:
         return self.reader.stamp()
 
     def find(self, path: str) -> Page | File | None:
-        """``""``, ``report.html``, ``rounds/N`` and ``rounds/N.json``."""
+        """``""``, ``report.html``, ``rounds/N``, ``rounds/N.json`` and a failed try's file."""
         if path == "":
             return overview(self.reader.read(), self._root, self._trail)
         if path == "report.html":
             report = self.reader.report_page()
             return None if report is None else File(report, "text/html", inline_styles=True)
+        failed = _FAILED.fullmatch(path)
+        if failed is not None:
+            return self._raw(failed[1])
         asked = _ROUND.fullmatch(path)
         return None if asked is None else self._round(int(asked[1]), raw=asked[2] is not None)
 
@@ -47,12 +51,15 @@ class RunSite:
         state = self.reader.read()
         record = next((r for r in state.records if r.round == number), None)
         if raw:
-            content = self.reader.raw(number)
-            return None if content is None else File(content, "application/json")
+            return self._raw(f"{number:04d}.json")
         if record is None:
             return None
         trail = (*self._trail, (self._root, state.info.study))
         return round_page(state, record, self._root, trail)
+
+    def _raw(self, name: str) -> File | None:
+        content = self.reader.raw(name)
+        return None if content is None else File(content, "application/json")
 
 
 class RunsSite:

@@ -17,14 +17,22 @@ from safetensors.torch import save
 
 from wardround.privacy.chain import LedgerHead
 from wardround.privacy.envelope import open_bytes, parse_document, seal_bytes
-from wardround.privacy.errors import UntrustedPeer
+from wardround.privacy.errors import BadMessage, UntrustedPeer
 from wardround.privacy.plan import PrivacyPlan, RoundPlan, plan_from_json
 from wardround.privacy.report import Standing, hospital_report, sign_report
 from wardround.privacy.signing import SigningKey
 from wardround.privacy.stream import SecureStream
 from wardround.privacy.units import Unit
-from wardround.server.book import HospitalAnswer, ReportBook, RoundRecord, read_book
+from wardround.server.book import (
+    HospitalAnswer,
+    ReportBook,
+    RoundRecord,
+    failure_files,
+    read_book,
+    read_failures,
+)
 from wardround.server.coordinator import Agenda, Coordinator, Desk, Observer, RoundFailed
+from wardround.server.gathering import SILENT
 from wardround.server.stopping import StopRule
 from wardround.strategies.base import Model, Strategy
 from wardround.strategies.checkpoint import Checkpoint, load_checkpoint
@@ -400,6 +408,41 @@ def test_no_usable_update_fails_the_round(consortium: Consortium) -> None:
     assert not (consortium.folder / "checkpoint").exists()
 
 
+def test_a_failed_round_leaves_a_signed_record_of_who_gave_which_reason(
+    consortium: Consortium,
+) -> None:
+    """Each try has a file; none of them counts as a round, also after the round went well."""
+    honest = {name: fake.answer for name, fake in consortium.fakes.items()}
+    for fake in consortium.fakes.values():
+        fake.answer = refusal
+    rounds = consortium.folder / "rounds"
+    for tried in (1, 2):
+        with pytest.raises(RoundFailed):
+            consortium.run()
+        assert len(read_failures(rounds)) == tried
+    assert read_book(rounds) == []
+    record = read_failures(rounds)[1]
+    assert (record.round, record.rounds) == (1, consortium.rounds)
+    assert record.failed.startswith("round 1: no usable update (")
+    assert [answer.hospital for answer in record.answers] == ["east", "north", "west"]
+    assert {(a.report, a.reason) for a in record.answers} == {(None, "BudgetExceeded: no more")}
+    for name, fake in consortium.fakes.items():
+        fake.answer = honest[name]
+    consortium.run()
+    assert [r.round for r in read_book(rounds)] == list(range(1, consortium.rounds + 1))
+    assert [path.name for path in failure_files(rounds)] == [
+        "failed-0001-0001.json",
+        "failed-0001-0002.json",
+    ]
+    path = failure_files(rounds)[0]
+    path.write_bytes(path.read_bytes().replace(b"BudgetExceeded", b"PolicyRefused!"))
+    with pytest.raises(UntrustedPeer):
+        read_failures(rounds)
+    failure_files(rounds)[1].rename(rounds / "0002.json")
+    with pytest.raises(BadMessage, match="exchanged"):
+        read_book(rounds)
+
+
 def test_a_hospital_that_answers_for_another_is_not_counted_twice(consortium: Consortium) -> None:
     west, north = consortium.fakes["west"], consortium.fakes["north"]
     replayed: list[bytes] = []
@@ -430,6 +473,28 @@ def test_nobody_enrolled_means_no_study(consortium: Consortium) -> None:
     consortium.members = {}
     with pytest.raises(RoundFailed, match="no enrolled hospital"):
         consortium.run()
+    (record,) = read_failures(consortium.folder / "rounds")
+    assert (record.round, record.failed) == (
+        1, "no enrolled hospital answered; the study did not start"
+    )  # fmt: skip
+
+
+def test_a_study_that_nobody_joins_says_who_was_silent_and_who_refused(
+    consortium: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    east = consortium.fakes["east"]
+    header = {"kind": "refusal", "error": "BadInput", "reason": "[data] declared_units"}
+    monkeypatch.setattr(east, "declare", lambda: east.seal(header, {}))
+    for name in ("north", "west"):
+        monkeypatch.setattr(consortium.fakes[name], "declare", lambda: b"nothing signed")
+    with pytest.raises(RoundFailed, match="no enrolled hospital"):
+        consortium.run()
+    (record,) = read_failures(consortium.folder / "rounds")
+    assert {answer.hospital: answer.reason for answer in record.answers} == {
+        "east": "BadInput: [data] declared_units",
+        "north": SILENT,
+        "west": SILENT,
+    }
 
 
 def test_a_slow_hospital_is_left_behind(consortium: Consortium) -> None:

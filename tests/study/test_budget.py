@@ -59,6 +59,38 @@ def test_a_hospital_out_of_budget_stops_and_the_others_go_on(
     assert len(list(replies.iterdir())) == 6, "nothing was made for rounds 7 and 8"
 
 
+def test_when_nobody_can_pay_the_report_says_what_each_hospital_said(
+    wardround: Command, small_study: Path, tmp_path: Path
+) -> None:
+    """Both can pay one round of two: the second fails, and its reasons are signed and kept."""
+    study = Study.read(small_study)
+    policy = small_study.with_name("policy.toml")
+    tables = tomllib.loads(policy.read_text(encoding="utf-8"))
+    one_round = study.privacy_plan(study.noise_multiplier(), 60).event
+    tables["budget"]["epsilon"] = epsilon(one_round, 1e-5)
+    policy.write_text(tomli_w.dumps(tables), encoding="utf-8")
+    ended = wardround("run", small_study, "--runs", tmp_path / "runs")
+    assert ended.code == 3
+    assert "round 2: no usable update" in ended.err
+    (run,) = (tmp_path / "runs").iterdir()
+    document = wardround("report", run, "--json").document()
+    assert document["rounds"] == 1
+    assert [(r["round"], r["hospital"]) for r in document["refusals"]] == [
+        (2, "hospital-1"),
+        (2, "hospital-2"),
+    ]
+    for refusal in document["refusals"]:
+        assert refusal["reason"].startswith("BudgetExceeded: [budget] epsilon allows")
+    (failure,) = document["failures"]
+    assert failure["round"] == 2
+    shown = wardround("report", run).out
+    assert "round 2: hospital-2 sent nothing: BudgetExceeded" in shown
+    assert "failed: round 2: no usable update" in shown
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Rounds that failed" in page
+    assert "BudgetExceeded: [budget] epsilon allows" in page
+
+
 @pytest.mark.slow
 def test_the_price_is_what_it_costs(wardround: Command, small_study: Path, tmp_path: Path) -> None:
     """Epsilon to the last bit and bytes within the 25 % that are promised; nothing is left behind.

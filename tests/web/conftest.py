@@ -77,6 +77,15 @@ class MadeUpRun:
         with (self.info.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"round": number, **scores}) + "\n")
 
+    def fail_round(self, number: int, reason: str) -> None:
+        """Write the record of a try at which every hospital refused."""
+        answers = tuple(HospitalAnswer(name, None, reason, 300) for name in self.hospitals)
+        record = RoundRecord(
+            self.info.study, self.info.run, number, self.info.rounds, answers, seconds=1.0,
+            failed=f"round {number}: no usable update ({reason})",
+        )  # fmt: skip
+        ReportBook(self.info.folder / "rounds", self.key).write(record)
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> MadeUpRun:

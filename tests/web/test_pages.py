@@ -294,6 +294,45 @@ def test_a_hospital_page_works_without_policy_and_with_a_bad_one(books: Any) -> 
     assert str(policy.parent) not in page
 
 
+def test_a_round_that_everybody_refused_is_shown_with_the_reasons(run: Any) -> None:
+    site = RunSite(run.info)
+    before = site.stamp()
+    run.fail_round(5, "BudgetExceeded: no more <i>epsilon</i>")
+    assert site.stamp() != before
+    client = client_of(site)
+    page = client.get("/", headers=BEARER).text
+    assert "Round 5 of 6 failed; the run has ended." in page
+    assert "The model is that of round 4" in page
+    reason = "BudgetExceeded: no more &lt;i&gt;epsilon&lt;/i&gt;"
+    assert page.count(reason) == 3 + 1  # one a hospital, and why the round failed
+    assert "Do not rely" not in page
+    path = "/rounds/failed-0005-0001.json"
+    assert f'href="{path}"' in page
+    signed = client.get(path, headers=BEARER).json()
+    assert signed["record"]["failed"].startswith("round 5: no usable update")
+    figures = samples(client.get("/metrics", headers=BEARER).text)
+    assert figures["wardround_run_failures_total"][0][1] == 1
+    assert figures["wardround_run_rounds_ended"][0][1] == 4
+    run.end_round(5)
+    page = client.get("/", headers=BEARER).text
+    assert "Round 5 of 6 has ended." in page
+    assert page.count(reason) == 3  # still among the refusals
+
+
+@pytest.mark.parametrize("change", ["forged", "renamed", "moved"])
+def test_a_failed_try_that_does_not_verify_is_not_shown(run: Any, change: str) -> None:
+    run.fail_round(5, "BudgetExceeded: no more epsilon")
+    folder = run.info.folder / "rounds"
+    path = folder / "failed-0005-0001.json"
+    if change == "forged":
+        path.write_bytes(path.read_bytes().replace(b"no more", b"too few"))
+    else:
+        path.rename(folder / ("failed-0006-0001.json" if change == "renamed" else "0005.json"))
+    page = client_of(RunSite(run.info)).get("/", headers=BEARER).text
+    assert "Do not rely on what does not verify" in page
+    assert "BudgetExceeded" not in page
+
+
 def test_refusals_are_kept_and_shown(books: Any) -> None:
     ledger, policy, _ = books
     site = HospitalSite(ledger, policy)

@@ -58,9 +58,13 @@ def study(machine: Any, path: str, victim: str | None) -> dict[str, Any]:
     command = ["wardround", "coordinator", "run", path, "--folder", "/var/lib/wardround",
                "--runs", "/srv/runs", "--timeout-s", str(STUDY_S), "--json"]  # fmt: skip
 
-    def charged(hospital: str) -> bool:
-        ledger = machine.project / "hospitals" / hospital / "ledger" / "ledger.jsonl"
-        return ledger.is_file() and ledger.stat().st_size > 0
+    def written(hospital: str) -> int:
+        return (machine.project / "hospitals" / hospital / "ledger" / "ledger.jsonl").stat().st_size
+
+    before = {hospital: written(hospital) for hospital in ("south", "west")}
+
+    def charged() -> bool:
+        return all(written(hospital) > size for hospital, size in before.items())
 
     ended: list[subprocess.CompletedProcess[str]] = []
 
@@ -75,7 +79,7 @@ def study(machine: Any, path: str, victim: str | None) -> dict[str, Any]:
         # North's custodian does not move, so its relay is in the middle of a call when the others
         # have been charged for a while.
         os.kill(machine.containers["custodian-north"].pid, signal.SIGSTOP)
-        machine.keep(lambda: bool(ended) or all(map(charged, ("south", "west"))), STUDY_S)
+        machine.keep(lambda: bool(ended) or charged(), STUDY_S)
         held = time.monotonic() + HELD_S
         machine.keep(lambda: time.monotonic() > held, HELD_S + 5)
         os.kill(machine.containers[victim].pid, signal.SIGKILL)
