@@ -29,7 +29,9 @@ Seed = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N or auto.")]
 SuperLinkPort = Annotated[int, typer.Option("--superlink-port", help="On loopback.")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds all runs.")]
 _CONSORTIUM = Path("consortium")
+_RUNS = Path("runs")
 _HOSPITAL = Path("hospital")
 _SUPERLINK_PORT = 8600
 _NODE_PORT = 9094
@@ -40,17 +42,25 @@ def up(
     folder: Folder = _CONSORTIUM,
     listen: Annotated[str, typer.Option(help="Address the proxy binds.")] = "127.0.0.1",
     superlink_port: SuperLinkPort = _SUPERLINK_PORT,
+    dashboard_port: Annotated[
+        int | None, typer.Option(help="Also serve the dashboard here, on loopback.")
+    ] = None,
+    runs: Runs = _RUNS,
 ) -> None:
-    """Run SuperLink, executor and proxy until ^C; registers every member's node."""
+    """Run SuperLink, executor, proxy and, with --dashboard-port, the dashboard until ^C."""
     from wardround.study.deployment.coordinator import (
         CoordinatorPlace,
         coordinator_services,
     )
     from wardround.study.deployment.fleet_proxy import find_nginx
+    from wardround.study.deployment.pages import dashboard_service
     from wardround.study.provisioning.roster import ConsortiumFolder
 
     place = CoordinatorPlace(ConsortiumFolder(folder), superlink_port, listen)
     services, said = coordinator_services(place, now(), find_nginx())
+    if dashboard_port is not None:
+        dashboard, where = dashboard_service(runs, dashboard_port)
+        services, said = [*services, dashboard], [*said, where]
     supervise(services, place.home, place.run, said)
 
 
@@ -58,9 +68,7 @@ def up(
 def run(
     study: Annotated[Path, typer.Argument(help="The study file.")],
     folder: Folder = _CONSORTIUM,
-    runs: Annotated[Path, typer.Option("--runs", help="Folder that holds all runs.")] = Path(
-        "runs"
-    ),
+    runs: Runs = _RUNS,
     data: Annotated[
         Path | None, typer.Option(help="A public file to take probes from; made-up ones without.")
     ] = None,
@@ -134,14 +142,18 @@ def hospital_up(
     users: Annotated[
         str, typer.Option(help="With --isolate: users PREFIX-custodian, -node and -relay.")
     ] = "wardround",
+    page_port: Annotated[
+        int | None, typer.Option(help="Also serve the hospital's own page here, on loopback.")
+    ] = None,
 ) -> None:
-    """Run custodian, SuperNode and relay until ^C."""
+    """Run custodian, SuperNode, relay and, with --page-port, the hospital's page until ^C."""
     from wardround.study.deployment.hospital import (
         HospitalPlace,
         hospital_services,
         isolated_services,
     )
     from wardround.study.deployment.isolation import Users
+    from wardround.study.deployment.pages import page_service
     from wardround.study.provisioning.hospital import HospitalFolder
 
     place = HospitalPlace(
@@ -154,6 +166,11 @@ def hospital_up(
         seed,
         device,
     )
+    if isolate and page_port is not None:
+        raise BadInput(
+            "--page-port with --isolate: what serves the page reads the ledger as the custodian "
+            "does and has a network; where you want that, start wardround hospital page yourself"
+        )
     if isolate:
         services = isolated_services(place, now(), Users(users))
         said = [
@@ -166,6 +183,9 @@ def hospital_up(
             "isolation is OFF: custodian, SuperNode and relay run as one user in one network; a "
             "relay that is taken over can read this hospital's data (--isolate, as root)"
         ]
+    if page_port is not None:
+        page, where = page_service(place, page_port)
+        services, said = [*services, page], [*said, where]
     if relay == "flower":
         said.append("--relay flower: the coordinator's app bundle is unpacked and run in the relay")
     supervise(services, place.run / "flower", place.run, said)

@@ -230,7 +230,7 @@ class Machine:
                     raise ValueError(f"{name} depends on {before}, which comes later")
             self.start(self.containers[name])
 
-    def keep(self, until: Callable[[], bool], within_s: float) -> None:
+    def keep(self, until: Callable[[], bool], within_s: float, look_s: float = 1.0) -> None:
         """Start again what ends, as ``unless-stopped`` says, until something holds."""
         deadline, look = time.monotonic() + within_s, 0.0
         while True:
@@ -245,10 +245,10 @@ class Machine:
             if time.monotonic() >= look:
                 if until():
                     return
-                look = time.monotonic() + 1.0
+                look = time.monotonic() + look_s
             if time.monotonic() > deadline:
                 raise TimeoutError(f"not within {within_s:g} s")
-            time.sleep(0.1)
+            time.sleep(min(0.1, look_s))
 
     def down(self) -> dict[str, float]:
         """``docker compose stop``: SIGTERM, and after the grace period SIGKILL; seconds taken."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import containers
 
-START_S, STUDY_S, HELD_S = 240.0, 400.0, 5.0
+START_S, STUDY_S = 240.0, 400.0
 CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
 
 
@@ -58,14 +58,8 @@ def study(machine: Any, path: str, victim: str | None) -> dict[str, Any]:
     command = ["wardround", "coordinator", "run", path, "--folder", "/var/lib/wardround",
                "--runs", "/srv/runs", "--timeout-s", str(STUDY_S), "--json"]  # fmt: skip
 
-    def written(hospital: str) -> int:
-        return (machine.project / "hospitals" / hospital / "ledger" / "ledger.jsonl").stat().st_size
-
-    before = {hospital: written(hospital) for hospital in ("south", "west")}
-
-    def charged() -> bool:
-        return all(written(hospital) > size for hospital, size in before.items())
-
+    ledger = machine.project / "hospitals" / "north" / "ledger" / "ledger.jsonl"
+    before = ledger.stat().st_size
     ended: list[subprocess.CompletedProcess[str]] = []
 
     def work() -> None:
@@ -74,17 +68,17 @@ def study(machine: Any, path: str, victim: str | None) -> dict[str, Any]:
     began = time.monotonic()
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    killed_at = None
+    killed_at, answered = None, 0
     if victim is not None:
-        # North's custodian does not move, so its relay is in the middle of a call when the others
-        # have been charged for a while.
-        os.kill(machine.containers["custodian-north"].pid, signal.SIGSTOP)
-        machine.keep(lambda: bool(ended) or charged(), STUDY_S)
-        held = time.monotonic() + HELD_S
-        machine.keep(lambda: time.monotonic() > held, HELD_S + 5)
+        # Once north's custodian has charged a round it is held, so its relay is in the middle of a
+        # call when the victim is killed.
+        machine.keep(lambda: bool(ended) or ledger.stat().st_size > before, STUDY_S, 0.02)
+        custodian = machine.containers["custodian-north"].pid
+        os.kill(custodian, signal.SIGSTOP)
         os.kill(machine.containers[victim].pid, signal.SIGKILL)
         killed_at = round(time.monotonic() - began, 1)
-        os.kill(machine.containers["custodian-north"].pid, signal.SIGCONT)
+        answered = ledger.read_text(encoding="utf-8").count("\n")
+        os.kill(custodian, signal.SIGCONT)
     machine.keep(lambda: bool(ended), STUDY_S + 60)
     thread.join()
     return {
@@ -93,6 +87,7 @@ def study(machine: Any, path: str, victim: str | None) -> dict[str, Any]:
         "err": ended[0].stderr[-2000:],
         "seconds": round(time.monotonic() - began, 1),
         "killed_at": killed_at,
+        "ledger_lines_then": answered,
     }
 
 
