@@ -16,6 +16,7 @@ from wardround.privacy.errors import WardroundError
 from wardround.study.bench.cli import bench_app
 from wardround.study.choice_cli import count, decide, precompute
 from wardround.study.deployment.containers_cli import coordinator_app, hospital_app
+from wardround.study.deployment.rehearse_cli import rehearse
 from wardround.study.editing_cli import base_app, edit, trace
 from wardround.study.garbage import look_seldom
 from wardround.study.pages_cli import dashboard, page, track
@@ -40,6 +41,9 @@ hospital_app.command(
 )(page)
 app.command(epilog="Example: [bold]wardround dashboard runs[/bold]")(dashboard)
 app.add_typer(coordinator_app, name="coordinator")
+coordinator_app.command(
+    epilog="Example: [bold]wardround coordinator rehearse study.toml --out trial[/bold]"
+)(rehearse)
 app.command(epilog="Example: [bold]wardround track RUN --to runs/tensorboard[/bold]")(track)
 app.command(epilog="Example: [bold]wardround edit valid.json --out edited[/bold]")(edit)
 app.command(
