@@ -117,6 +117,13 @@ def run(project: Path, image: Path, *victim: str) -> dict[str, Any]:
     return seen
 
 
+def charges(project: Path, hospital: str) -> list[str]:
+    """Kinds of entries in a hospital's ledger, in order."""
+    ledger = project / "hospitals" / hospital / "ledger" / "ledger.jsonl"
+    lines = ledger.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["entry"]["kind"] for line in lines]
+
+
 def test_the_compose_file_runs_a_study(image: Path, folder: Path, small_study: Path) -> None:
     project = folder / "project"
     lay_out(project, small_study)
@@ -143,6 +150,23 @@ def test_the_compose_file_runs_a_study(image: Path, folder: Path, small_study: P
     (finished,) = (project / "runs").iterdir()
     assert (finished / "adapter" / "adapter_model.safetensors").is_file()
     for name, user in HOSPITALS.items():
-        ledger = project / "hospitals" / name / "ledger" / "ledger.jsonl"
-        assert ledger.stat().st_uid == user + 2
+        assert (project / "hospitals" / name / "ledger" / "ledger.jsonl").stat().st_uid == user + 2
+        assert charges(project, name) == ["open", *["reserve", "commit"] * 2]
     assert max(seen["stopped"].values()) < 60
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("victim", ["relay-north", "superlink"])
+def test_a_container_killed_in_a_round_comes_back_and_nothing_is_charged_twice(
+    image: Path, folder: Path, small_study: Path, victim: str
+) -> None:
+    """No supervisor restarts a relay's SuperNode here: it misses the relay after a minute."""
+    project = folder / victim
+    lay_out(project, small_study)
+    seen = run(project, image, victim)
+    assert seen["starts"][victim] == 2
+    assert sum(seen["starts"].values()) == len(seen["starts"]) + 1, "nobody else had to"
+    assert seen["study"]["resumed"] == (victim == "superlink")
+    assert json.loads(seen["study"]["out"])["rounds"] == 2
+    for name in HOSPITALS:
+        assert charges(project, name) == ["open", *["reserve", "commit"] * 2]

@@ -54,21 +54,23 @@ def reaches(machine: Any, name: str, host: str, port: int) -> str:
 
 
 def study(machine: Any, path: str, victim: str | None) -> dict[str, Any]:
-    """Run a study to its end from the executor's container, killing somebody on the way."""
+    """Run a study to its end from the executor's container, killing somebody on the way.
+
+    A run that is lost with the SuperLink is gone on with, as a person would.
+    """
     command = ["wardround", "coordinator", "run", path, "--folder", "/var/lib/wardround",
                "--runs", "/srv/runs", "--timeout-s", str(STUDY_S), "--json"]  # fmt: skip
+    ended: list[subprocess.CompletedProcess[str]] = []
+
+    def work(*more: str) -> None:
+        ended.append(machine.run("superexec", [*command, *more], STUDY_S + 60))
 
     ledger = machine.project / "hospitals" / "north" / "ledger" / "ledger.jsonl"
     before = ledger.stat().st_size
-    ended: list[subprocess.CompletedProcess[str]] = []
-
-    def work() -> None:
-        ended.append(machine.run("superexec", command, STUDY_S + 60))
-
     began = time.monotonic()
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    killed_at, answered = None, 0
+    killed_at = None
     if victim is not None:
         # Once north's custodian has charged a round it is held, so its relay is in the middle of a
         # call when the victim is killed.
@@ -77,17 +79,25 @@ def study(machine: Any, path: str, victim: str | None) -> dict[str, Any]:
         os.kill(custodian, signal.SIGSTOP)
         os.kill(machine.containers[victim].pid, signal.SIGKILL)
         killed_at = round(time.monotonic() - began, 1)
-        answered = ledger.read_text(encoding="utf-8").count("\n")
         os.kill(custodian, signal.SIGCONT)
     machine.keep(lambda: bool(ended), STUDY_S + 60)
     thread.join()
+    first = ended.pop()
+    if first.returncode and victim is not None:
+        machine.keep(lambda: machine.healthy("superlink"), START_S)
+        (lost,) = [path for path in (machine.project / "runs").iterdir() if path.is_dir()]
+        thread = threading.Thread(target=work, args=("--resume", f"/srv/runs/{lost.name}"))
+        thread.start()
+        machine.keep(lambda: bool(ended), STUDY_S + 60)
+        thread.join()
+    last = ended.pop() if ended else first
     return {
-        "code": ended[0].returncode,
-        "out": ended[0].stdout,
-        "err": ended[0].stderr[-2000:],
+        "code": last.returncode,
+        "resumed": last is not first,
+        "out": last.stdout,
+        "err": (first.stderr + last.stderr)[-3000:],
         "seconds": round(time.monotonic() - began, 1),
         "killed_at": killed_at,
-        "ledger_lines_then": answered,
     }
 
 
