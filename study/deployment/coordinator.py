@@ -25,6 +25,7 @@ from wardround.study.provisioning.roster import ConsortiumFolder, read_roster
 if TYPE_CHECKING:
     from wardround.study.run_folder import RunFolder
 
+_FORGOTTEN = "Run ID not found"  # Flower's words
 _SOONEST_STATUS_S = 2.0
 _LATEST_STATUS_S = 60.0
 _STATUS_SHARE = 1 / 8  # each look starts a process; so it may be late by this share of the run
@@ -155,10 +156,20 @@ def start_bundle(place: CoordinatorPlace, bundle: Path, settings: Mapping[str, s
 
 
 def run_status(place: CoordinatorPlace, identifier: str) -> str:
-    """How a run stands at the SuperLink, as Flower writes it: ``finished:completed``, say."""
+    """How a run stands at the SuperLink, as Flower writes it: ``finished:completed``, say.
+
+    Raises:
+        WardroundError: The SuperLink was started again and knows nothing of it.
+    """
     command = [*flower("flwr"), "list", CONNECTION, "--run-id", identifier]
-    runs = flower_document(place.home, command).get("runs", [])
-    return str(runs[0]["status"]) if runs else "unknown"
+    said = flower_document(place.home, command)
+    if _FORGOTTEN in str(said.get("error-message")):
+        raise WardroundError(
+            f"run {identifier}: the SuperLink was started again and has forgotten it; go on with "
+            "coordinator run --resume"
+        )
+    runs = said.get("runs", [])
+    return str(runs[0]["status"]) if runs else "unknown"  # it may be starting just now
 
 
 def wait_for_outcome(
