@@ -164,7 +164,8 @@ def main() -> None:
     """Enter a namespace, then build."""
     folder = Path(sys.argv[1]).resolve()
     if "--inside" not in sys.argv:
-        inside = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
+        with_us = ["setpriv", "--pdeathsig", "KILL"]  # however this process ends
+        inside = [*with_us, "unshare", "--mount", "--pid", "--fork", "--kill-child"]
         sys.exit(subprocess.call([*inside, sys.executable, __file__, str(folder), "--inside"]))
     began = time.monotonic()
     image = build(folder)

@@ -104,8 +104,9 @@ def study(machine: Any, path: str, victim: str | None) -> dict[str, Any]:
 def main() -> None:
     """Enter namespaces of our own, then run."""
     if "--inside" not in sys.argv:
+        with_us = ["setpriv", "--pdeathsig", "KILL"]  # however this process ends
         apart = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        sys.exit(subprocess.call([*apart, sys.executable, *sys.argv, "--inside"]))
+        sys.exit(subprocess.call([*with_us, *apart, sys.executable, *sys.argv, "--inside"]))
     words = [word for word in sys.argv[1:] if word != "--inside"]
     project, built, path, *victims = words
     machine = containers.Machine(Path(project), Path(built), {})
