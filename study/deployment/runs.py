@@ -17,6 +17,7 @@ import tomli_w
 from wardround.client.tasks.registry import find_task
 from wardround.privacy.errors import BadInput
 from wardround.privacy.signing import SigningKey
+from wardround.server.book import read_failures
 from wardround.strategies.checkpoint import write_atomically
 from wardround.study.config import Study
 from wardround.study.local import require_same_study
@@ -80,3 +81,14 @@ def reopen(study: Study, path: Path) -> RunFolder:
     folder = RunFolder.open(path)
     require_same_study(study, folder)
     return folder
+
+
+def why_failed(path: Path, before: int) -> str:
+    """What a run's newest failed round says, to go on a sentence with; empty without a new one.
+
+    Args:
+        path: The run's folder.
+        before: How many tries at rounds had failed already.
+    """
+    failures = read_failures(path / "rounds")
+    return f": {failures[-1].failed}" if len(failures) > before else ""

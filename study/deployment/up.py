@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wardround.privacy.errors import BadInput
+from wardround.privacy.errors import BadInput, WardroundError
 from wardround.study.deployment.cli import coordinator_app as coordinator_app
 from wardround.study.deployment.cli import hospital_app as hospital_app
 
@@ -86,13 +86,14 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Start a study over the SuperLink that is up, and wait for its end."""
+    from wardround.server.book import failure_files
     from wardround.study.config import Study
     from wardround.study.deployment.coordinator import (
         CoordinatorPlace,
         start_run,
         wait_for_outcome,
     )
-    from wardround.study.deployment.runs import create_deployed_run, reopen
+    from wardround.study.deployment.runs import create_deployed_run, reopen, why_failed
     from wardround.study.deployment.superlink import write_connection
     from wardround.study.provisioning.keys import make_private_folder
     from wardround.study.provisioning.roster import ConsortiumFolder
@@ -108,9 +109,13 @@ def run(
         opened = create_deployed_run(Study.read(study), place.consortium, runs, data, now())
     else:
         opened = reopen(Study.read(study), resume)
+    failed_before = len(failure_files(opened.path / "rounds"))
     identifier = start_run(place, opened)
     print(f"started: {opened.path}", file=sys.stderr)
-    wait_for_outcome(place, identifier, timeout_s)
+    try:
+        wait_for_outcome(place, identifier, timeout_s)
+    except WardroundError as error:
+        raise WardroundError(f"{error}{why_failed(opened.path, failed_before)}") from error
     document = {"run": str(opened.path), **report_document(opened.path, recompute=False)}
     if as_json:
         print(json.dumps(document, indent=1, ensure_ascii=False))

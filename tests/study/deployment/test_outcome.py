@@ -10,8 +10,11 @@ import pytest
 from flwr.supercore.error import catalog
 
 from wardround.privacy.errors import WardroundError
+from wardround.privacy.signing import SigningKey
+from wardround.server.book import ReportBook, RoundRecord
 from wardround.study.deployment import coordinator
 from wardround.study.deployment.coordinator import CoordinatorPlace, wait_for_outcome
+from wardround.study.deployment.runs import why_failed
 from wardround.study.provisioning.roster import ConsortiumFolder
 
 
@@ -57,3 +60,13 @@ def test_a_failed_run_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WardroundError, match="still running after 100 s"):
         wait(monkeypatch, *[status("running")] * 100)
+
+
+def test_why_a_round_failed_is_said_once(tmp_path: Path) -> None:
+    """A run that goes on and ends for another reason does not repeat the old one."""
+    assert why_failed(tmp_path, 0) == ""
+    why = "round 2: no usable update (north: BudgetExceeded: no more)"
+    record = RoundRecord("study", "run", 2, 5, (), failed=why)
+    ReportBook(tmp_path / "rounds", SigningKey.generate()).write(record)
+    assert why_failed(tmp_path, 0) == f": {why}"
+    assert why_failed(tmp_path, 1) == ""
