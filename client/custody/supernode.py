@@ -4,8 +4,10 @@ Flower's SuperNode sleeps three seconds between two looks at the SuperLink and h
 two for its relay's reply; no option changes that, and it is most of a short round. Run as
 ``python -m wardround.client.custody.supernode`` with the options of ``flower-supernode``, it sleeps
 less: a moment while a reply is awaited, and between messages an eighth of the time since the last
-one. So what is lost is at most an eighth of a round, and a node that waits for hours asks as seldom
-as Flower's own. Where Flower does not sleep in this way any more, it runs at its own pace.
+one. So at most an eighth of a round is lost, and a node that waits for hours asks as seldom as
+Flower's own. A look that takes long means that many ask: then it sleeps twenty times as long, up to
+Flower's three seconds, and leaves the SuperLink to those who have something to send. Where Flower
+does not sleep in this way any more, it runs at its own pace.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ log = logging.getLogger("wardround.supernode")
 REPLY_S = 0.1
 SOONEST_S = 0.2
 SHARE = 1 / 8
+LOOKS = 20  # a pause is at least so many times as long as the look before it
 _IDLE_S = 1.0  # Flower sleeps longer than this only when there was no message
 _LOOP = "flwr.supernode.start_client_internal"
 
@@ -37,7 +40,7 @@ class Pace:
         """A node that has just been started expects its first message soon."""
         self._clock = clock
         self._sleep = sleep
-        self._last = clock()
+        self._last = self._woke = clock()
 
     def __getattr__(self, name: str) -> Any:
         """Whatever else ``time`` has."""
@@ -50,7 +53,9 @@ class Pace:
             self._last = now
             self._sleep(min(seconds, REPLY_S))
         else:
-            self._sleep(min(seconds, max(SOONEST_S, (now - self._last) * SHARE)))
+            wanted = max(SOONEST_S, (now - self._last) * SHARE, (now - self._woke) * LOOKS)
+            self._sleep(min(seconds, wanted))
+        self._woke = self._clock()
 
 
 def quicken(pace: Pace) -> bool:

@@ -187,13 +187,12 @@ def stay(fleet: Fleet, node: Node, app: ClientApp, stop: threading.Event) -> Non
 
 def _look(connection: Any, app: ClientApp) -> bool:
     """Fetch one message and answer it; False when there was none."""
-    node, receive, send, get_run, _, pull_object, push_object, confirm = connection
+    node, receive, send, _, _, pull_object, push_object, confirm = connection
     found = receive()
     if found is None:
         return False
     started = time.monotonic()
     run = found[0].metadata.run_id
-    get_run(run)
     message = pull_and_inflate_object_from_tree(
         found[1],
         lambda identifier: pull_object(run, identifier),

@@ -50,6 +50,15 @@ def test_pauses_grow_with_the_time_since_the_last_message() -> None:
     assert pace.monotonic is time.monotonic
 
 
+def test_a_slow_answer_makes_pauses_longer() -> None:
+    clock = Clock()
+    pace = Pace(clock, clock.sleep)
+    for look_s in (0.0, 0.05, 0.1, 1.0):
+        clock.now += look_s
+        pace.sleep(FLOWERS_OWN_S)
+    assert clock.slept == pytest.approx([SOONEST_S, 1.0, 2.0, FLOWERS_OWN_S])
+
+
 class Stopped(Exception):
     """Ends Flower's loop."""
 
