@@ -165,7 +165,7 @@ def secagg(
 @bench_app.command(epilog="Example: [bold]wardround bench deployment --json[/bold]")
 def deployment(
     rounds: Annotated[int, typer.Option(help="Of each federation; two of them do not count.")] = 8,
-    update: Annotated[str, typer.Option(help="demo, or large: an update of 4.5 MB.")] = "demo",
+    update: Annotated[str, typer.Option(help="demo, or large: an update of 5 MB.")] = "demo",
     first_port: Annotated[int, typer.Option(help="The first of 300 free ports.")] = 22_000,
     as_json: AsJson = False,
 ) -> None:
@@ -179,7 +179,7 @@ def deployment(
 def load(
     relays: Annotated[int, typer.Option(help="Hospitals, all of them in one process.")] = 64,
     rounds: Annotated[int, typer.Option(help="The first does not count.")] = 6,
-    update: Annotated[str, typer.Option(help="demo, or large: an update of 4.5 MB.")] = "demo",
+    update: Annotated[str, typer.Option(help="demo, or large: an update of 5 MB.")] = "demo",
     first_port: Annotated[int, typer.Option(help="The first of two free ports.")] = 22_600,
     as_json: AsJson = False,
 ) -> None:

@@ -40,8 +40,7 @@ from wardround.study.local import begin
 from wardround.study.run_folder import RunFolder
 
 HOSPITALS = 3
-FIRST_PORT = 22_000
-COMMANDS = 4 + 2 * HOSPITALS - 1  # provision, coordinator up and run; install and up a hospital
+COMMANDS = 3 + 2 * HOSPITALS  # provision, coordinator up and run; install and up at each hospital
 UPDATES = {"demo": {}, "large": {"rank": 64, "alpha": 64, "targets": [
     "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]}}  # fmt: skip
 # NVIDIA FLARE 2.9 in POC mode with three sites, on this kind of machine: from an empty folder with

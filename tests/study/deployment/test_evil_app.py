@@ -20,7 +20,9 @@ from typing import Any
 
 import pytest
 from flwr.cli.build import build_fab_from_disk
+from starlette.testclient import TestClient
 
+from wardround.client.page.site import HospitalSite
 from wardround.client.refusals import read_refusals
 from wardround.client.workbench import Workbench
 from wardround.server.book import read_book
@@ -35,6 +37,8 @@ from wardround.study.deployment.rehearsal import Ports, Rehearsal
 from wardround.study.deployment.runs import create_deployed_run
 from wardround.study.local import begin
 from wardround.study.run_folder import RunFolder
+from wardround.web.app import make_app
+from wardround.web.door import Door
 
 EVIL = Path(__file__).parent / "evil"
 MARK = "evil-was-here"
@@ -116,6 +120,14 @@ def below(folder: Path, word: str) -> list[Path]:
     return [path for path in files if word in path.name or word.encode() in path.read_bytes()]
 
 
+def shown(home: Path) -> str:
+    """The hospital's own page."""
+    door = Door("a-token-for-tests-and-nothing-else", lambda: 0.0)
+    app = make_app(HospitalSite(home / "ledger", home / "policy.toml"), door=door)
+    bearer = {"authorization": "Bearer a-token-for-tests-and-nothing-else"}
+    return TestClient(app).get("/", headers=bearer).raise_for_status().text
+
+
 @pytest.mark.deployment
 @pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")  # Flower's
 def test_nothing_leaks_and_every_refusal_is_in_the_hospitals_log(
@@ -163,6 +175,7 @@ def test_nothing_leaks_and_every_refusal_is_in_the_hospitals_log(
             assert REFUSED[name] in reason
             assert reason in log
             assert reason in kept
+    assert "max_rounds is 100; the plan takes 1000" in shown(home)
     assert got["replayed"] == [True, True]
     assert got["errors"] == ["PolicyRefused"]
     said = (rehearsal.hospital(other) / "run" / "relay.log").read_text(encoding="utf-8")
