@@ -124,6 +124,7 @@ def main() -> None:
     document: dict[str, Any] = {}
     try:
         machine.keep(all_healthy, START_S)
+        before = {name: machine.containers[name].starts for name in names}
         document = {
             "healthy": healthy,
             "facts": {name: facts(machine, name) for name in names},
@@ -134,7 +135,7 @@ def main() -> None:
                 machine, "supernode-north", "coordinator.example.org", 8443
             ),
             "study": study(machine, path, victims[0] if victims else None),
-            "starts": {name: machine.containers[name].starts for name in names},
+            "restarts": {n: machine.containers[n].starts - before[n] for n in names},
         }
     except TimeoutError as error:
         document["error"] = f"{error}; healthy: {healthy}"
