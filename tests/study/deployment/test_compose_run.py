@@ -143,6 +143,9 @@ def test_the_compose_file_runs_a_study(image: Path, folder: Path, small_study: P
     for way in ("custodian_to_superlink", "relay_to_superlink", "supernode_to_superlink"):
         assert "Network is unreachable" in seen[way], way
     assert seen["supernode_to_proxy"] == ""
+    assert seen["dashboard"] == "200 ok\n"
+    assert seen["control_api"].startswith("403 ")
+    assert not seen["fleet_api"].startswith("403 ")
     assert not any(seen["restarts"].values())
     document = json.loads(seen["study"]["out"])
     assert document["rounds"] == 2

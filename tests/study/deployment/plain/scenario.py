@@ -11,10 +11,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,22 @@ def reaches(machine: Any, name: str, host: str, port: int) -> str:
     """How an attempt to connect ends; empty when it succeeds."""
     said = machine.run(name, ["python", "-c", CONNECT, host, str(port)]).stderr.strip()
     return said.splitlines()[-1] if said else ""
+
+
+def through_the_proxy(machine: Any, port: int, path: str, body: bytes | None = None) -> str:
+    """Status and beginning of an answer, asked from outside as a browser or a hospital would."""
+    address = machine.containers["fleet-proxy"].addresses["core"]
+    context = ssl.create_default_context(
+        cafile=str(machine.project / "consortium" / "coordinator" / "ca.crt")
+    )
+    context.check_hostname = False  # the name is only known inside
+    try:
+        with urllib.request.urlopen(
+            f"https://{address}:{port}{path}", body, timeout=10, context=context
+        ) as answer:
+            return f"{answer.status} {answer.read(100).decode()}"
+    except urllib.error.HTTPError as error:
+        return f"{error.code} {error.read(100).decode()}"
 
 
 def study(machine: Any, path: str, victim: str | None) -> dict[str, Any]:
@@ -140,6 +159,9 @@ def main() -> None:
             "supernode_to_proxy": reaches(
                 machine, "supernode-north", "coordinator.example.org", 8443
             ),
+            "dashboard": through_the_proxy(machine, 8050, "/health"),
+            "fleet_api": through_the_proxy(machine, 8443, "/v1/fleet/pull-messages", b""),
+            "control_api": through_the_proxy(machine, 8443, "/v1/control/list-runs", b""),
             "study": study(machine, path, victims[0] if victims else None),
             "restarts": {n: machine.containers[n].starts - before[n] for n in names},
         }
