@@ -1,9 +1,11 @@
 """A grid that asks again: Flower delivers a message once and never retries.
 
 A message is sent again when its node answers with an error that says nothing about the message
-(the app raised, because its custodian was away; the node went offline; the app's process died), or
-not at all, as a node whose executor died. A custodian answers the same request with the same bytes
-and charges once, so asking again costs nothing. Knows nothing of what is asked.
+(the app raised, because its custodian was away; the app's process died), or not at all, as a node
+whose executor died. A node that went offline is asked again when it is back, as it is in a minute
+or two when its process was killed and started again; one that stays away is not waited for a second
+time until it was seen online. A custodian answers the same request with the same bytes and charges
+once, so asking again costs nothing. Knows nothing of what is asked.
 
 Source: Flower 1.41's ``ErrorCode``.
 """
@@ -23,9 +25,12 @@ log = logging.getLogger("wardround.grid")
 
 TIMES = 2
 PATIENCE_S = 600.0
+ABSENCE_S = 180.0
 POLL_S = 0.25
-# CLIENT_APP_RAISED_EXCEPTION, NODE_UNAVAILABLE, CLIENT_APP_CRASHED
-PASSING = frozenset({2, 5, 8})
+_LOOK_S = 1.0  # between two looks for a node that is away
+# CLIENT_APP_RAISED_EXCEPTION, CLIENT_APP_CRASHED
+PASSING = frozenset({2, 8})
+AWAY = 5  # NODE_UNAVAILABLE
 
 
 @dataclass
@@ -36,13 +41,22 @@ class _Sent:
         message: As it was sent.
         copies: Flower's ids of the copies that may still be answered; the newest is last.
         since: When the newest was sent, in seconds.
-        again: How often it was sent again.
+        again: How often it was sent again to a node that was there.
+        away: The error that said its node is offline, while that is waited for.
+        away_since: When the node was first found offline with this message, in seconds.
     """
 
     message: Message
     copies: list[str]
     since: float
     again: int = 0
+    away: Message | None = None
+    away_since: float | None = None
+
+    @property
+    def node(self) -> int:
+        """Where it goes."""
+        return int(self.message.metadata.dst_node_id)
 
 
 class ResendingGrid(Grid):
@@ -53,6 +67,7 @@ class ResendingGrid(Grid):
         grid: Grid,
         patience_s: float = PATIENCE_S,
         times: int = TIMES,
+        absence_s: float = ABSENCE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Send over ``grid``.
@@ -60,14 +75,19 @@ class ResendingGrid(Grid):
         Args:
             grid: Delivers each message once.
             patience_s: A message that nobody has answered for so long is sent again.
-            times: How often a message is sent again.
+            times: How often a message is sent again to a node that is there.
+            absence_s: How long a message waits in all for its node to come back.
             clock: Seconds.
         """
         self._grid = grid
         self._patience_s = patience_s
         self._times = times
+        self._absence_s = absence_s
         self._clock = clock
         self._sent: dict[str, _Sent] = {}
+        self._given_up: set[int] = set()
+        self._online: set[int] = set()
+        self._looked_at = -_LOOK_S
 
     def set_run(self, run: Run) -> None:
         """Set the run."""
@@ -127,18 +147,51 @@ class ResendingGrid(Grid):
         for copy in list(sent.copies):
             for reply in self._grid.pull_messages([copy]):
                 sent.copies.remove(copy)
-                if not reply.has_error() or not self._may_pass(reply.error.code, sent):
-                    del self._sent[identifier]
-                    return reply
-                if not sent.copies:
-                    self._send_again(sent, f"code={reply.error.code}")
-        if sent.again < self._times and self._clock() - sent.since >= self._patience_s:
+                if not reply.has_error():
+                    self._given_up.discard(sent.node)
+                    return self._show(identifier, reply)
+                if (shown := self._failed(sent, reply)) is not None:
+                    return self._show(identifier, shown)
+        if sent.away is not None and not sent.copies:
+            if (shown := self._wait_for(sent, sent.away)) is not None:
+                return self._show(identifier, shown)
+        elif sent.again < self._times and self._clock() - sent.since >= self._patience_s:
+            sent.again += 1
             self._send_again(sent, "silent")
         return None
 
-    def _may_pass(self, code: int, sent: _Sent) -> bool:
-        """Whether another copy, sent or to be sent, may be answered."""
-        return code in PASSING and (sent.again < self._times or bool(sent.copies))
+    def _show(self, identifier: str, reply: Message) -> Message:
+        del self._sent[identifier]
+        return reply
+
+    def _failed(self, sent: _Sent, reply: Message) -> Message | None:
+        """The error when there is nothing left to hope for."""
+        code = reply.error.code
+        if code == AWAY:
+            sent.away = reply
+            self._online.discard(sent.node)
+            return None
+        if code not in PASSING or (sent.again >= self._times and not sent.copies):
+            return reply
+        if not sent.copies:
+            sent.again += 1
+            self._send_again(sent, f"code={code}")
+        return None
+
+    def _wait_for(self, sent: _Sent, error: Message) -> Message | None:
+        """Send again once its node is back; the error when it was away too long."""
+        now = self._clock()
+        if sent.away_since is None:
+            sent.away_since = now
+        if now - self._looked_at >= _LOOK_S:
+            self._online, self._looked_at = set(self._grid.get_node_ids()), now
+            self._given_up -= self._online
+        if sent.node in self._online:
+            self._send_again(sent, "back")
+        elif sent.node in self._given_up or now - sent.away_since >= self._absence_s:
+            self._given_up.add(sent.node)
+            return error
+        return None
 
     def _send_again(self, sent: _Sent, why: str) -> None:
         """Send a copy; its group, which is the round, stays."""
@@ -150,6 +203,6 @@ class ResendingGrid(Grid):
             group_id=metadata.group_id,
         )
         sent.copies.extend(self._grid.push_messages([copy]))
-        sent.again += 1
+        sent.away = None
         sent.since = self._clock()
         log.warning("sent again node=%d %s", metadata.dst_node_id, why)

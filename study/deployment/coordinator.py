@@ -25,10 +25,9 @@ from wardround.study.provisioning.roster import ConsortiumFolder, read_roster
 if TYPE_CHECKING:
     from wardround.study.run_folder import RunFolder
 
+UNKNOWN = "unknown"
 _FORGOTTEN = "Run ID not found"  # Flower's words
-_SOONEST_STATUS_S = 2.0
-_LATEST_STATUS_S = 60.0
-_STATUS_SHARE = 1 / 8  # each look starts a process; so it may be late by this share of the run
+_LOOK_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -129,8 +128,13 @@ def node_keys(found: ConsortiumFolder) -> list[Path]:
     return [found.node(member.hospital) for member in read_roster(found).members]
 
 
-def start_run(place: CoordinatorPlace, folder: RunFolder) -> str:
+def start_run(place: CoordinatorPlace, folder: RunFolder, patience_s: float) -> str:
     """Hand a run to the SuperLink; its identifier there.
+
+    Args:
+        place: Where the SuperLink is.
+        folder: The run.
+        patience_s: A message that nobody has answered for so long is sent again.
 
     Raises:
         WardroundError: The SuperLink cannot be reached or refused it.
@@ -138,10 +142,14 @@ def start_run(place: CoordinatorPlace, folder: RunFolder) -> str:
     bundle = place.run / "bundle"
     shutil.rmtree(bundle, ignore_errors=True)
     write_bundle(bundle)
-    return start_bundle(place, bundle, {"run-folder": str(folder.path.resolve())})
+    settings: dict[str, str | float] = {
+        "run-folder": str(folder.path.resolve()),
+        "patience-s": float(patience_s),
+    }
+    return start_bundle(place, bundle, settings)
 
 
-def start_bundle(place: CoordinatorPlace, bundle: Path, settings: Mapping[str, str | int]) -> str:
+def start_bundle(place: CoordinatorPlace, bundle: Path, settings: Mapping[str, str | float]) -> str:
     """Hand an app's folder to the SuperLink; the identifier of its run there.
 
     Raises:
@@ -158,18 +166,20 @@ def start_bundle(place: CoordinatorPlace, bundle: Path, settings: Mapping[str, s
 def run_status(place: CoordinatorPlace, identifier: str) -> str:
     """How a run stands at the SuperLink, as Flower writes it: ``finished:completed``, say.
 
+    ``UNKNOWN`` when the SuperLink has never heard of it, as one that was started again.
+
     Raises:
-        WardroundError: The SuperLink was started again and knows nothing of it.
+        WardroundError: The SuperLink cannot be reached.
     """
-    command = [*flower("flwr"), "list", CONNECTION, "--run-id", identifier]
-    said = flower_document(place.home, command)
+    said = flower_document(
+        place.home, [*flower("flwr"), "list", CONNECTION, "--run-id", identifier]
+    )
     if _FORGOTTEN in str(said.get("error-message")):
-        raise WardroundError(
-            f"run {identifier}: the SuperLink was started again and has forgotten it; go on with "
-            "coordinator run --resume"
-        )
+        return UNKNOWN
     runs = said.get("runs", [])
-    return str(runs[0]["status"]) if runs else "unknown"  # it may be starting just now
+    if not runs:  # Flower may exit with 0 all the same
+        raise WardroundError(f"the SuperLink did not answer: {said.get('error-message', said)}")
+    return str(runs[0]["status"])
 
 
 def wait_for_outcome(
@@ -179,16 +189,16 @@ def wait_for_outcome(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Return when the run is completed.
+    """Return when the run of an app that keeps no run folder is completed.
 
     Raises:
-        WardroundError: It failed, or did not end within ``timeout_s``.
+        WardroundError: It failed, the SuperLink has forgotten it or cannot be reached, or it did
+            not end within ``timeout_s``.
     """
     began = clock()
     while not (status := run_status(place, identifier)).startswith("finished"):
-        took = clock() - began
-        if took > timeout_s:
+        if status == UNKNOWN or clock() - began > timeout_s:
             raise WardroundError(f"run {identifier}: still {status} after {timeout_s:g} s")
-        sleep(min(max(_SOONEST_STATUS_S, took * _STATUS_SHARE), _LATEST_STATUS_S))
+        sleep(_LOOK_S)
     if status != "finished:completed":
         raise WardroundError(f"run {identifier}: {status}; superexec.log says why")

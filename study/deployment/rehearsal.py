@@ -6,6 +6,7 @@ one process gave its own, so that both can be compared.
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -61,7 +62,9 @@ class Rehearsal:
         relay: ``resident`` or ``flower``.
         seed: For rounds of mode none.
         users: Isolate every hospital, as users whose names begin so; needs root.
-        around: What every supervisor's command line begins with.
+        around: What a command line begins with, by where it runs: ``coordinator`` or a hospital.
+        host: Address that hospitals reach the coordinator at.
+        patience_s: After which an unanswered message is sent again.
     """
 
     root: Path
@@ -69,7 +72,9 @@ class Rehearsal:
     relay: str = "resident"
     seed: int | None = None
     users: str | None = None
-    around: tuple[str, ...] = ()
+    around: Callable[[str], Sequence[str]] = lambda where: ()
+    host: str = HOST
+    patience_s: float = 600.0
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -80,6 +85,10 @@ class Rehearsal:
     def hospital(self, name: str) -> Path:
         """A hospital's folder."""
         return self.root / name
+
+    def records(self, name: str) -> Path:
+        """A hospital's data."""
+        return next(self.hospital(name).glob("records.*"))
 
     def provision(self, pattern: RunFolder, now: datetime) -> None:
         """Keys, certificates and kits for the hospitals of ``pattern``, with copies of its data."""
@@ -95,7 +104,7 @@ class Rehearsal:
         terms = self.root / "consortium.toml"
         tables = {
             "consortium": {"name": "rehearsal"},
-            "coordinator": {"hosts": [HOST], "port": self.ports.proxy},
+            "coordinator": {"hosts": [self.host], "port": self.ports.proxy},
             "hospitals": [{"name": name} for name in names],
         }
         terms.write_text(tomli_w.dumps(tables), encoding="utf-8")
@@ -116,12 +125,13 @@ class Rehearsal:
             "coordinator", "up",
             "--folder", str(self.consortium.path),
             "--superlink-port", str(self.ports.superlink),
+            "--listen", self.host,
         )  # fmt: skip
 
     def start_hospital(self, index: int, name: str, *more: str) -> None:
         """``wardround hospital up``, with more options if any."""
         home = self.hospital(name)
-        records = next(home.glob("records.*"))
+        records = self.records(name)
         given = [] if self.seed is None else ["--seed", str(self.seed)]
         if self.users is not None:
             users = Users(f"{self.users}-{index}")
@@ -146,11 +156,13 @@ class Rehearsal:
             WardroundError: It did not finish.
         """
         command = [
+            *self.around("coordinator"),
             PYTHON, "-P", "-m", "wardround.study", "coordinator", "run", str(study),
             "--folder", str(self.consortium.path),
             "--runs", str(self.root / "runs"),
             "--superlink-port", str(self.ports.superlink),
             "--timeout-s", str(timeout_s),
+            "--patience-s", str(self.patience_s),
         ]  # fmt: skip
         done = subprocess.run(  # noqa: S603 - our own command
             command,
@@ -167,6 +179,18 @@ class Rehearsal:
     def said(self, name: str) -> str:
         """What a supervisor has said so far."""
         return (self.root / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+
+    def services(self, name: str) -> dict[str, int]:
+        """Process ids of what a supervisor has running, by name of the service."""
+        supervisor = self.running[name].pid
+        found = {}
+        for child in children_of(supervisor):
+            try:
+                log = os.readlink(f"/proc/{child}/fd/1")
+            except OSError:
+                continue  # it ended while we looked
+            found[Path(log).stem] = child
+        return found
 
     def wait_until(
         self,
@@ -197,12 +221,21 @@ class Rehearsal:
     def _start(self, name: str, *arguments: str) -> None:
         with (self.root / f"{name}.log").open("ab") as output:
             self.running[name] = subprocess.Popen(  # noqa: S603 - our own command
-                [*self.around, PYTHON, "-P", "-m", "wardround.study", *arguments],
+                [*self.around(name), PYTHON, "-P", "-m", "wardround.study", *arguments],
                 env=environment(self.root),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
+
+
+def children_of(process: int) -> list[int]:
+    """Processes that ``process`` has started and that still run; Linux."""
+    try:
+        tasks = list(Path(f"/proc/{process}/task").iterdir())
+        return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+    except OSError:
+        return []
 
 
 @contextmanager

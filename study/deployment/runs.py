@@ -18,6 +18,7 @@ from wardround.client.tasks.registry import find_task
 from wardround.privacy.errors import BadInput
 from wardround.privacy.signing import SigningKey
 from wardround.server.book import read_failures
+from wardround.server.gathering import SILENT
 from wardround.strategies.checkpoint import write_atomically
 from wardround.study.config import Study
 from wardround.study.local import require_same_study
@@ -83,12 +84,14 @@ def reopen(study: Study, path: Path) -> RunFolder:
     return folder
 
 
-def why_failed(path: Path, before: int) -> str:
-    """What a run's newest failed round says, to go on a sentence with; empty without a new one.
+def why_refused(path: Path, before: int) -> str:
+    """Why a run's newest failed round failed, if hospitals refused it; empty otherwise.
 
     Args:
         path: The run's folder.
-        before: How many tries at rounds had failed already.
+        before: How many tries at rounds had failed already; they do not count.
     """
     failures = read_failures(path / "rounds")
-    return f": {failures[-1].failed}" if len(failures) > before else ""
+    if len(failures) <= before or all(said.reason == SILENT for said in failures[-1].answers):
+        return ""
+    return failures[-1].failed

@@ -7,12 +7,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wardround.privacy.errors import BadInput, WardroundError
+from wardround.privacy.errors import BadInput
 from wardround.study.deployment.cli import coordinator_app as coordinator_app
 from wardround.study.deployment.cli import hospital_app as hospital_app
 
@@ -83,6 +84,9 @@ def run(
         typer.Option(envvar="WARDROUND_SUPERLINK_AUTHORITY", help="Its authority's certificate."),
     ] = None,
     timeout_s: Annotated[float, typer.Option(help="Longest wait for the end of the run.")] = 86400,
+    patience_s: Annotated[
+        float, typer.Option(help="Ask again what nobody has answered for so long.")
+    ] = 600,
     as_json: AsJson = False,
 ) -> None:
     """Start a study over the SuperLink that is up, and wait for its end."""
@@ -90,10 +94,11 @@ def run(
     from wardround.study.config import Study
     from wardround.study.deployment.coordinator import (
         CoordinatorPlace,
+        run_status,
         start_run,
-        wait_for_outcome,
     )
-    from wardround.study.deployment.runs import create_deployed_run, reopen, why_failed
+    from wardround.study.deployment.following import Progress, follow
+    from wardround.study.deployment.runs import create_deployed_run, reopen, why_refused
     from wardround.study.deployment.superlink import write_connection
     from wardround.study.provisioning.keys import make_private_folder
     from wardround.study.provisioning.roster import ConsortiumFolder
@@ -110,12 +115,14 @@ def run(
     else:
         opened = reopen(Study.read(study), resume)
     failed_before = len(failure_files(opened.path / "rounds"))
-    identifier = start_run(place, opened)
-    print(f"started: {opened.path}", file=sys.stderr)
-    try:
-        wait_for_outcome(place, identifier, timeout_s)
-    except WardroundError as error:
-        raise WardroundError(f"{error}{why_failed(opened.path, failed_before)}") from error
+    print(f"run folder: {opened.path}", file=sys.stderr)
+    follow(
+        partial(start_run, place, opened, patience_s),
+        partial(run_status, place),
+        partial(Progress.of, opened),
+        partial(why_refused, opened.path, failed_before),
+        timeout_s,
+    )
     document = {"run": str(opened.path), **report_document(opened.path, recompute=False)}
     if as_json:
         print(json.dumps(document, indent=1, ensure_ascii=False))

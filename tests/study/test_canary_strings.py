@@ -2,7 +2,8 @@
 
 Planted in the text of records, in their ids, in the names of patients and of folders. Looked for in
 everything that was logged, printed, sent to the coordinator and written outside the hospitals'
-own folders; found, to show that the search can find, inside them.
+own folders; found, to show that the search can find, inside them. Once in one process, once in a
+federation of real ones.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,12 @@ from wardround.client.custodian import Custodian
 from wardround.client.hospital import Hospital
 from wardround.client.page.site import HospitalSite
 from wardround.client.tasks.registry import find_task
+from wardround.client.workbench import Workbench
+from wardround.server.book import read_book
 from wardround.server.dashboard.site import RunSite
+from wardround.study.config import Study
+from wardround.study.deployment.rehearsal import Ports, Rehearsal, federation
+from wardround.study.local import begin
 from wardround.study.pages_cli import run_info
 from wardround.study.run_folder import RunFolder
 from wardround.web.app import make_app
@@ -129,3 +136,44 @@ def test_no_canary_is_logged_printed_sent_or_written(
     }
     assert any(found_in(path.read_bytes()) for path in inside)
     assert len(outside) > 5
+
+
+class Planted(Rehearsal):
+    """Records full of canaries in folders with telling names; the last hospital's file is torn."""
+
+    def records(self, name: str) -> Path:
+        return self.root / f"{FOLDER}-{name}" / "notes.jsonl"
+
+    def provision(self, pattern: RunFolder, now: datetime) -> None:
+        super().provision(pattern, now)
+        for name in pattern.facts.hospitals:
+            self.records(name).parent.mkdir()
+            self.records(name).write_text(records(60), encoding="utf-8")
+        self.records(name).write_text(f'{{"{TEXT}": "{RECORD}"', encoding="utf-8")
+
+
+@pytest.mark.deployment
+def test_no_canary_leaves_the_hospitals_of_a_federation_or_is_in_a_log_of_theirs(
+    small_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that ten processes log, at the lowest level, and all that the coordinator has."""
+    monkeypatch.setenv("WARDROUND_LOG_LEVEL", "debug")
+    with Workbench() as workbench:
+        pattern = begin(Study.read(small_study), tmp_path / "pattern", None, workbench)
+    planted = Planted(tmp_path / "together", Ports(23_600))
+    now = datetime.now(UTC).replace(microsecond=0)
+    with federation(planted, pattern, now) as running:
+        run = running.run_study(small_study, 300)
+    good, torn = pattern.facts.hospitals
+    reasons = [{a.hospital: a.reason for a in r.answers} for r in read_book(run / "rounds")]
+    assert [(said[good], said[torn] != "") for said in reasons] == [("", True)] * 2
+    files = [path for path in planted.root.rglob("*") if path.is_file()]
+    inside = [path for path in files if planted.records(good).parent in path.parents]
+    inside += [planted.records(torn)]
+    outside = [path for path in files if path not in inside]
+    assert {str(path): found_in(path.read_bytes()) for path in outside} == {
+        str(path): [] for path in outside
+    }
+    assert [found_in(path.read_bytes()) != [] for path in inside] == [True, True]
+    logs = {path.stem for path in outside if path.suffix == ".log" and path.stat().st_size}
+    assert logs >= {"custodian", "supernode", "relay", "superlink", "serverapp", "coordinator"}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -196,7 +197,17 @@ def test_a_stop_says_when_a_call_goes_on(place: UnixSocket, serve: Serve, echo: 
         echo.go_on.set()
 
 
-def test_whoever_has_gone_is_not_served(place: UnixSocket, serve: Serve, echo: Echo) -> None:
+def test_whoever_has_gone_is_not_served(
+    place: UnixSocket, serve: Serve, echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone: list[threading.Event] = []
+
+    def admits(self: UnixSocket, context: Any) -> bool:
+        gone.append(threading.Event())
+        context.add_callback(gone[-1].set)
+        return True
+
+    monkeypatch.setattr(UnixSocket, "admits", admits)
     server = serve()
     echo.go_on.clear()
     with RemoteCustodian(place, 20.0) as first, ThreadPoolExecutor(1) as pool:
@@ -207,6 +218,7 @@ def test_whoever_has_gone_is_not_served(place: UnixSocket, serve: Serve, echo: E
             pytest.raises(CustodianUnreachable, match="Deadline"),
         ):
             impatient.train(b"impatient", b"")
+        assert gone[1].wait(20)  # the caller knows a moment before the server does
         echo.go_on.set()
         assert asked.result() == b"first"
     assert server.stop(10.0)

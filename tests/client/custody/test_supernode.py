@@ -5,12 +5,22 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import flwr.supercore.heartbeat as heartbeat
+import flwr.supernode.fleet_http_connection as connection
 import flwr.supernode.start_client_internal as loop
 import pytest
+from flwr.common.constant import HEARTBEAT_MIN_INTERVAL
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supernode.nodestate import NodeStateFactory
 
-from wardround.client.custody.supernode import REPLY_S, SOONEST_S, Pace, quicken
+from wardround.client.custody.supernode import (
+    HEARTBEAT_S,
+    REPLY_S,
+    SOONEST_S,
+    Pace,
+    beat_faster,
+    quicken,
+)
 
 FLOWERS_OWN_S = 3.0  # start_client_internal.py of flwr 1.41, line 263
 
@@ -102,3 +112,30 @@ def test_another_loop_keeps_its_own_pace(monkeypatch: pytest.MonkeyPatch) -> Non
     there = loop.time
     assert not quicken(Pace())
     assert loop.time is there
+
+
+def test_beats_as_often_as_a_superlink_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both where the interval is told and where it is kept; 30 s is that of flwr 1.41."""
+    for heart in (connection, heartbeat):
+        monkeypatch.setattr(heart, "HEARTBEAT_DEFAULT_INTERVAL", 30)
+    assert HEARTBEAT_S == HEARTBEAT_MIN_INTERVAL
+    assert beat_faster()
+    waits: list[float] = []
+    sender = heartbeat.HeartbeatSender(lambda: True)
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        sender._stop_event.set()
+
+    monkeypatch.setattr(sender._stop_event, "wait", wait)
+    sender._run()
+    assert 0.0 < waits[0] < HEARTBEAT_S
+    source = connection.http_request_response.__wrapped__.__code__  # type: ignore[attr-defined]
+    assert "HEARTBEAT_DEFAULT_INTERVAL" in source.co_names
+
+
+def test_another_heart_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_DEFAULT_INTERVAL", 15)
+    monkeypatch.setattr(connection, "HEARTBEAT_DEFAULT_INTERVAL", 30)
+    assert not beat_faster()
+    assert connection.HEARTBEAT_DEFAULT_INTERVAL == 30

@@ -1,7 +1,8 @@
-"""A place for isolated hospitals: every user may enter it, and every user may run our Python."""
+"""Places for hospitals: folders every user may enter, a Python every user may run, hosts."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -34,16 +37,21 @@ def open_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+def require_namespaces() -> None:
+    """Skip where users and namespaces cannot be made."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: users and namespaces are made")
+    if subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "true"]).returncode:
+        pytest.skip("this machine makes no namespaces")
+
+
 @pytest.fixture
 def around() -> tuple[str, ...]:
     """What a command has to begin with so that other users can run our Python.
 
     Skips without root, or where processes cannot be isolated.
     """
-    if os.geteuid() != 0:
-        pytest.skip("needs root: users and namespaces are made")
-    if subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "true"]).returncode:
-        pytest.skip("this machine makes no namespaces")
+    require_namespaces()
     python = Path(sys.base_prefix).resolve()
     private = next((p for p in reversed(python.parents) if not p.stat().st_mode & 0o001), None)
     if private is None:
@@ -61,3 +69,35 @@ def forget_users() -> Iterator[Callable[[str], None]]:
         for role in ("custodian", "node", "relay"):
             subprocess.run(["userdel", f"{prefix}-{role}"], capture_output=True, check=False)
         subprocess.run(["groupdel", f"{prefix}-socket"], capture_output=True, check=False)
+
+
+def module(name: str) -> ModuleType:
+    """A file of this folder that is not a test module."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[name] = loaded  # where dataclasses look for what annotations name
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@pytest.fixture
+def internet() -> Iterator[Callable[..., Any]]:
+    """``internet("hospital-1", …)``: an ``Internet`` of ``hosts.py``; skips without root."""
+    require_namespaces()
+    made = []
+
+    def make(*hospitals: str) -> Any:
+        made.append(module("hosts").Internet(hospitals))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def together() -> ModuleType:
+    """The module ``together.py``: a federation in the background."""
+    return module("together")

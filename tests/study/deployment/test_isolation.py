@@ -255,7 +255,9 @@ def test_isolated_hospitals_finish_a_study(
     alone = run_study(Console(quiet=True), small_study, tmp_path / "alone")
     for index in range(2):
         forget_users(f"wr-test-{index}")
-    rehearsal = Rehearsal(open_folder / "together", PORTS, seed=0, users="wr-test", around=around)
+    rehearsal = Rehearsal(
+        open_folder / "together", PORTS, seed=0, users="wr-test", around=lambda where: around
+    )
     now = datetime.now(UTC).replace(microsecond=0)
     with federation(rehearsal, RunFolder.open(alone.folder), now) as running:
         run = running.run_study(small_study, 300)
