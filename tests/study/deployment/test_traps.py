@@ -100,10 +100,15 @@ def test_a_clientapp_that_dies_is_noticed_after_a_minute_and_its_message_sent_ag
         return Rehearsal(tmp_path / "traps", PORTS["flower"], "flower", seed=0)
 
     with together.together(small_study, tmp_path / "alone", make) as running:
-        reached = running.rounds()
-        running.wait_for(lambda: running.find("hospital-1", "clientapp") is not None, "a ClientApp")
-        began = time.monotonic()
-        os.kill(running.find("hospital-1", "clientapp"), signal.SIGKILL)
+
+        def starting() -> int | None:
+            return running.find("hospital-1", "clientapp")
+
+        # One that has just been started: it needs a second to import and cannot have answered.
+        running.wait_for(lambda: starting() is None, "the end of a ClientApp")
+        running.wait_for(lambda: starting() is not None, "a ClientApp")
+        reached, began = running.rounds(), time.monotonic()
+        os.kill(starting(), signal.SIGKILL)
         running.wait_for_round(reached + 1)
         assert 20.0 < time.monotonic() - began < 200.0
     running.require_all_is_well()

@@ -67,7 +67,7 @@ class Together:
 
     def rounds(self) -> int:
         """Rounds that are on disk."""
-        return len(list((self.federation.root / "runs").glob("[!.]*/rounds/*.json")))
+        return len(list((self.federation.root / "runs").glob("[!.]*/rounds/[0-9]*.json")))
 
     def find(self, where: str, kind: str) -> int | None:
         """A process of a supervisor; ``serverapp`` and ``clientapp`` are what executors started."""

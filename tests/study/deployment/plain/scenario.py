@@ -73,16 +73,13 @@ def through_the_proxy(machine: Any, port: int, path: str, body: bytes | None = N
 
 
 def study(machine: Any, path: str, victim: str | None) -> dict[str, Any]:
-    """Run a study to its end from the executor's container, killing somebody on the way.
-
-    A run that is lost with the SuperLink is gone on with, as a person would.
-    """
+    """Run a study to its end from the executor's container, killing somebody on the way."""
     command = ["wardround", "coordinator", "run", path, "--folder", "/var/lib/wardround",
                "--runs", "/srv/runs", "--timeout-s", str(STUDY_S), "--json"]  # fmt: skip
     ended: list[subprocess.CompletedProcess[str]] = []
 
-    def work(*more: str) -> None:
-        ended.append(machine.run("superexec", [*command, *more], STUDY_S + 60))
+    def work() -> None:
+        ended.append(machine.run("superexec", command, STUDY_S + 60))
 
     ledger = machine.project / "hospitals" / "north" / "ledger" / "ledger.jsonl"
     before = ledger.stat().st_size
@@ -101,20 +98,11 @@ def study(machine: Any, path: str, victim: str | None) -> dict[str, Any]:
         os.kill(custodian, signal.SIGCONT)
     machine.keep(lambda: bool(ended), STUDY_S + 60)
     thread.join()
-    first = ended.pop()
-    if first.returncode and victim is not None:
-        machine.keep(lambda: machine.healthy("superlink"), START_S)
-        (lost,) = [path for path in (machine.project / "runs").iterdir() if path.is_dir()]
-        thread = threading.Thread(target=work, args=("--resume", f"/srv/runs/{lost.name}"))
-        thread.start()
-        machine.keep(lambda: bool(ended), STUDY_S + 60)
-        thread.join()
-    last = ended.pop() if ended else first
+    done = ended.pop()
     return {
-        "code": last.returncode,
-        "resumed": last is not first,
-        "out": last.stdout,
-        "err": (first.stderr + last.stderr)[-3000:],
+        "code": done.returncode,
+        "out": done.stdout,
+        "err": done.stderr[-3000:],
         "seconds": round(time.monotonic() - began, 1),
         "killed_at": killed_at,
     }
