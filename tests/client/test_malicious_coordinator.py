@@ -152,7 +152,7 @@ def test_a_replayed_plan_gets_old_bytes_and_another_for_its_round_nothing(
 
 def test_a_long_reason_is_cut(setting: Any, custodian: Custodian) -> None:
     """A plan of megabytes does not come back, nor fill the hospital's log."""
-    reply = custodian.train(setting.sealed(hospital="x" * 2**20), setting.block)
+    reply = custodian.train(setting.sealed(training={"x" * 2**20: 1}), setting.block)
     header, _ = decode(open_bytes(reply, custodian.public_key, "reply"), "reply")
     assert header["kind"] == "refusal"
     assert len(header["reason"]) < 5000
