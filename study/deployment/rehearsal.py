@@ -230,12 +230,21 @@ class Rehearsal:
 
 
 def children_of(process: int) -> list[int]:
-    """Processes that ``process`` has started and that still run; Linux."""
+    """Processes that ``process`` has started and that still run, oldest first; Linux."""
     try:
         tasks = list(Path(f"/proc/{process}/task").iterdir())
-        return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+        found = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
     except OSError:
         return []
+    return [pid for pid in found if _runs(pid)]
+
+
+def _runs(process: int) -> bool:
+    """Whether a process is there, and has not ended without its parent having looked."""
+    try:
+        return bool(Path(f"/proc/{process}/cmdline").read_bytes())
+    except OSError:
+        return False
 
 
 @contextmanager
