@@ -93,22 +93,26 @@ def refuses_a_secret_with_a_line_end(home: Path, port: int, tmp_path: Path) -> N
 def test_a_clientapp_that_dies_is_noticed_after_a_minute_and_its_message_sent_again(
     small_study: Path, tmp_path: Path, together: ModuleType
 ) -> None:
-    """With Flower's own executor; the other hospital's answer waits, and the round is complete."""
-    together.rewrite(small_study, 4, {})
+    """With Flower's own executor; the other hospital's answer waits, and the round is complete.
+
+    One that dies before it has fetched its message is simply started again; so this one is killed
+    once its custodian has charged the round, and the custodian is held meanwhile.
+    """
+    together.rewrite(small_study, 4, {"rank = 8": "rank = 1024"})
 
     def make(pattern: Any) -> Rehearsal:
         return Rehearsal(tmp_path / "traps", PORTS["flower"], "flower", seed=0)
 
     with together.together(small_study, tmp_path / "alone", make) as running:
-
-        def starting() -> int | None:
-            return running.find("hospital-1", "clientapp")
-
-        # One that has just been started: it needs a second to import and cannot have answered.
-        running.wait_for(lambda: starting() is None, "the end of a ClientApp")
-        running.wait_for(lambda: starting() is not None, "a ClientApp")
+        ledger = running.federation.hospital("hospital-1") / "ledger" / "ledger.jsonl"
+        before = ledger.stat().st_size
+        running.wait_for(lambda: ledger.stat().st_size > before, "a charge", every_s=0.002)
+        custodian = running.find("hospital-1", "custodian")
+        os.kill(custodian, signal.SIGSTOP)
         reached, began = running.rounds(), time.monotonic()
-        os.kill(starting(), signal.SIGKILL)
+        killed = running.strike("hospital-1", "clientapp")
+        os.kill(custodian, signal.SIGCONT)
+        assert killed
         running.wait_for_round(reached + 1)
         assert 20.0 < time.monotonic() - began < 200.0
     running.require_all_is_well()

@@ -85,12 +85,18 @@ class Together:
         os.kill(process, number)
         return True
 
-    def wait_for(self, holds: Callable[[], bool], what: str, timeout_s: float = 600.0) -> None:
+    def wait_for(
+        self,
+        holds: Callable[[], bool],
+        what: str,
+        timeout_s: float = 600.0,
+        every_s: float = 0.05,
+    ) -> None:
         """Until something holds or the study has ended."""
         ends = time.monotonic() + timeout_s
         while self.going and not holds():
             assert time.monotonic() < ends, f"{what}: not within {timeout_s:g} s"
-            time.sleep(0.05)
+            time.sleep(every_s)
 
     def wait_for_round(self, number: int) -> None:
         """Until so many rounds have ended."""
