@@ -242,7 +242,8 @@ def children_of(process: int) -> list[int]:
 def _runs(process: int) -> bool:
     """Whether a process is there, and has not ended without its parent having looked."""
     try:
-        return bool(Path(f"/proc/{process}/cmdline").read_bytes())
+        after_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2]
+        return after_name.split()[0] not in {"Z", "X"}
     except OSError:
         return False
 

@@ -54,6 +54,7 @@ def site(request: pytest.FixtureRequest) -> Site:
 def log_in(browser: Any, address: str) -> None:
     """By keyboard alone: the field has the focus, Enter sends it."""
     browser.open(address)
+    browser.wait("document.activeElement instanceof HTMLInputElement")
     browser.type(TOKEN)
     browser.press("Enter", 13)
     browser.wait("!!document.querySelector('main section') && document.readyState === 'complete'")
