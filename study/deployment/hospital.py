@@ -6,6 +6,7 @@ key is. With isolation the operating system enforces that too.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,6 +33,8 @@ from wardround.study.provisioning.hospital import HospitalFolder, installed_kit
 from wardround.study.provisioning.keys import make_private_folder, read_private, write_private
 
 RELAYS = ("resident", "flower")
+# Folders of a hospital's folder that its custodian writes; it writes nothing else there.
+WRITTEN = ("ledger", "secure-sums", "optimizer", "personal", "labels")
 SUPERNODE = (PYTHON, "-P", "-m", "wardround.client.custody.supernode")
 
 
@@ -107,9 +110,12 @@ def isolated_services(place: HospitalPlace, now: datetime, users: Users) -> list
     """
     require_isolation()
     users.make()
-    secret = place.homes / "relay" / "superexec.secret"
+    secret, programs = place.run / "relay.secret", place.run / "programs"
     services = _services(place, now, secret)
+    write_programs(programs)
     _hand_out(place, users, secret)
+    for path in (programs, *programs.iterdir()):
+        path.chmod(0o755)
     require_program(users, [PYTHON, "-P", "-c", "import wardround.client.custody.wire"])
     for path in (place.records, place.policy):
         require_readable(users, "custodian", path.resolve())
@@ -123,7 +129,7 @@ def isolated_services(place: HospitalPlace, now: datetime, users: Users) -> list
          str(network.listener), HOST, str(place.node_port)],
         descriptors=(network.listener,),
     )  # fmt: skip
-    return isolate([passage, *services], users, network, place.homes)
+    return isolate([passage, *services], users, network, place.homes, programs)
 
 
 def _services(place: HospitalPlace, now: datetime, secret: Path) -> list[Service]:
@@ -142,18 +148,21 @@ def _services(place: HospitalPlace, now: datetime, secret: Path) -> list[Service
 
 
 def _hand_out(place: HospitalPlace, users: Users, secret: Path) -> None:
-    """Give every file of ours to the one user that needs it; folders can be entered, not listed."""
+    """Give every file of ours to the one user that needs it.
+
+    Folders between are root's, and can be entered but not listed. Root writes and gives away only
+    in those: in a folder of its own, a service that was taken over may have left links.
+    """
     folder = place.folder
     for path in (folder.path, folder.signing.parent, place.run, place.homes):
         path.mkdir(exist_ok=True)
-        users.own(path, "custodian", 0o711)
+        shutil.chown(path, 0, 0)
+        path.chmod(0o711)
+    shutil.chown(folder.path, 0, users.of("custodian"))  # which may list it, and no more
+    folder.path.chmod(0o751)
     for role in ("custodian", "node", "relay"):
         (place.homes / role).mkdir(exist_ok=True)
         users.own(place.homes / role, role, 0o700)
-    if place.relay == "flower":
-        write_programs(place.homes / "relay" / "bin")
-        for path in (place.homes / "relay" / "bin", *(place.homes / "relay" / "bin").iterdir()):
-            users.own(path, "relay", 0o700)
     write_private(secret, read_private(folder.secret))
     users.own(secret, "relay", 0o600)
     for path in (folder.node, folder.secret, place.run / "loopback.pem"):
@@ -161,9 +170,8 @@ def _hand_out(place: HospitalPlace, users: Users, secret: Path) -> None:
     users.own(folder.signing, "custodian", 0o600)
     if folder.certificate.exists():
         users.own(folder.certificate, "custodian", 0o600)
-    for kept in (folder.path / "ledger", folder.path / "secure-sums"):
-        for path in [kept, *kept.rglob("*")] if kept.exists() else []:
-            users.own(path, "custodian", 0o700 if path.is_dir() else 0o600)
+    for name in WRITTEN:
+        users.own_tree(folder.path / name, "custodian")
     users.own(place.socket.parent, "custodian", 0o2750, users.socket_group)
 
 

@@ -72,9 +72,33 @@ class Users:
                 )  # fmt: skip
 
     def own(self, path: Path, role: str, mode: int, group: str | None = None) -> None:
-        """Give ``path`` to a role, with these permissions."""
+        """Give ``path`` to a role, with these permissions; never inside a folder that a role has.
+
+        Raises:
+            IsolationImpossible: A role has the folder that ``path`` is in, and may have put a link
+                to anything there.
+        """
+        if path.is_symlink() or self.owns(path.parent):
+            raise IsolationImpossible(f"{path}: a link, or in a folder that is not root's alone")
         shutil.chown(path, self.of(role), group or self.of(role))
         path.chmod(mode)
+
+    def own_tree(self, folder: Path, role: str) -> None:
+        """Give a folder and all that is in it to a role; one that it has already is let be."""
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if self.owns(folder):
+            return
+        user = pwd.getpwnam(self.of(role))
+        for at, _, names in os.walk(folder, topdown=False):
+            for path in (*(Path(at) / name for name in names), Path(at)):
+                if not path.is_symlink():
+                    path.chmod(0o700 if path.is_dir() else 0o600)
+                os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+
+    def owns(self, path: Path) -> bool:
+        """Whether ``path`` is one of the roles'."""
+        theirs = {pwd.getpwnam(self.of(role)).pw_uid for role in _ROLES.values()}
+        return path.lstat().st_uid in theirs
 
 
 def require_isolation() -> None:
@@ -115,7 +139,11 @@ def isolated_command(
 
 
 def isolate(
-    services: Sequence[Service], users: Users, network: ClosedNetwork, homes: Path
+    services: Sequence[Service],
+    users: Users,
+    network: ClosedNetwork,
+    homes: Path,
+    programs: Path,
 ) -> list[Service]:
     """The same services, each as its user and in its namespaces.
 
@@ -124,12 +152,16 @@ def isolate(
         users: They exist.
         network: The relay's.
         homes: Folder of a private folder a role.
+        programs: Comes first on everybody's path; root's alone.
     """
+    path = f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return [
         replace(
             service,
             command=isolated_command(service.name, service.command, users, network),
-            environment=environment(homes / _ROLES[service.name]) | dict(service.environment),
+            environment=environment(homes / _ROLES[service.name])
+            | {"PATH": path}
+            | dict(service.environment),
             whole_group=True,
         )
         for service in services

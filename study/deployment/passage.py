@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 import sys
 
@@ -16,7 +17,7 @@ _CHUNK = 1 << 16
 
 
 async def carry(listener: socket.socket, host: str, port: int) -> None:
-    """Connect everybody who connects to ``listener`` with ``host``:``port``, for ever."""
+    """Connect everybody who connects to ``listener`` with ``host``:``port``, until SIGTERM."""
 
     async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -27,7 +28,11 @@ async def carry(listener: socket.socket, host: str, port: int) -> None:
         await asyncio.gather(_pour(reader, back), _pour(there, writer))
 
     server = await asyncio.start_server(accepted, sock=listener)
-    await server.serve_forever()
+    serving = asyncio.ensure_future(server.serve_forever())
+    # The first process of a PID namespace is not ended by a signal that it does not handle.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
 
 
 async def _pour(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

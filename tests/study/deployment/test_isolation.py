@@ -6,7 +6,9 @@ import asyncio
 import json
 import os
 import pwd
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +22,7 @@ import tomli_w
 from rich.console import Console
 
 from wardround.privacy.errors import BadInput
-from wardround.study.deployment import isolation
+from wardround.study.deployment import hospital, isolation
 from wardround.study.deployment.isolation import Users, isolate, require_isolation
 from wardround.study.deployment.namespaces import ClosedNetwork, IsolationImpossible
 from wardround.study.deployment.passage import carry
@@ -37,6 +39,7 @@ HERE = Path(__file__).parent
 PORTS = Ports(23_000)
 NODE_PORT = 23_090
 SERVICES = [Service(name, [name]) for name in ("passage", "custodian", "supernode", "relay")]
+PLACES = (Path("/homes"), Path("/programs"))
 Command = Callable[..., Any]
 
 
@@ -46,7 +49,7 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def commands() -> dict[str, list[str]]:
-    made = isolate(SERVICES, Users("ward"), ClosedNetwork(7, 8), Path("/homes"))
+    made = isolate(SERVICES, Users("ward"), ClosedNetwork(7, 8), *PLACES)
     return {service.name: list(service.command) for service in made}
 
 
@@ -85,8 +88,9 @@ def test_each_user_has_a_home_of_its_own_and_nothing_of_the_surroundings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HOSPITAL_PASSWORD", "secret")
-    made = isolate(SERVICES, Users("ward"), ClosedNetwork(7, 8), Path("/homes"))
+    made = isolate(SERVICES, Users("ward"), ClosedNetwork(7, 8), *PLACES)
     homes = {service.name: service.environment["HOME"] for service in made}
+    assert all(s.environment["PATH"].startswith(f"/programs{os.pathsep}") for s in made)
     assert homes["relay"] == "/homes/relay"
     assert len(set(homes.values())) == 3
     assert all("HOSPITAL_PASSWORD" not in service.environment for service in made)
@@ -119,6 +123,13 @@ def test_without_root_the_command_refuses_before_it_starts_anything(
     assert not (tmp_path / "run").exists()
 
 
+def test_every_folder_that_a_custodian_writes_is_its_own() -> None:
+    """The hospital's folder itself is root's, so one that is not known here could not be made."""
+    sources = [HERE.parents[2] / "client" / name for name in ("custodian.py", "hospital.py")]
+    text = "".join(path.read_text(encoding="utf-8") for path in sources)
+    assert set(re.findall(r'folder / "([a-z-]+)"', text)) == set(hospital.WRITTEN)
+
+
 def test_a_passage_carries_both_ways_and_turns_away_when_nobody_is_there() -> None:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"got " + await reader.read(100))
@@ -141,8 +152,8 @@ def test_a_passage_carries_both_ways_and_turns_away_when_nobody_is_there() -> No
             behind.close()
             await behind.wait_closed()
             nobody = await ask(front.getsockname()[1])
-            carrying.cancel()
-            await asyncio.gather(carrying, return_exceptions=True)
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.wait_for(carrying, 10)
         return answered, nobody
 
     assert asyncio.run(both()) == (b"got this", b"")
@@ -224,6 +235,43 @@ def own_address() -> str:
 
 
 @pytest.mark.deployment
+@pytest.mark.parametrize("relay", ["resident", "flower"])
+def test_links_that_users_leave_in_their_folders_are_not_followed_by_root(
+    open_folder: Path,
+    forget_users: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    relay: str,
+) -> None:
+    """A service that was taken over must not get files of root's at the supervisor's next start."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: users are made")
+    home, users = provisioned(open_folder), Users("wr-links")
+    forget_users(users.prefix)
+    users.make()
+    users.own(home / "records.jsonl", "custodian", 0o600)
+    monkeypatch.setattr(hospital, "require_program", lambda *_: None)
+    place = hospital.HospitalPlace(
+        HospitalFolder(home), home / "policy.toml", home / "records.jsonl", NODE_PORT, relay
+    )
+    hospital.isolated_services(place, datetime.now(UTC), users)
+    victim = open_folder / "victim"
+    victim.write_text("root's", encoding="utf-8")
+    victim.chmod(0o600)
+    theirs = [p for p in home.rglob("*") if p.is_dir() and p.stat().st_uid != 0]
+    assert {p.name for p in theirs} >= {"custodian", "node", "relay"}
+    written = {p.name for p in home.rglob("*")} - {p.name for p in theirs}
+    for folder in theirs:
+        for name in written | {f"{name}.part" for name in written}:
+            shutil.rmtree(folder / name, ignore_errors=True)
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).symlink_to(victim)
+    hospital.isolated_services(place, datetime.now(UTC), users)
+    found = victim.stat()
+    assert (victim.read_text(encoding="utf-8"), found.st_uid) == ("root's", 0)
+    assert found.st_mode & 0o777 == 0o600
+
+
+@pytest.mark.deployment
 def test_records_that_the_relay_could_read_are_refused(
     open_folder: Path, around: tuple[str, ...], forget_users: Callable[[str], None]
 ) -> None:
@@ -240,12 +288,14 @@ def test_records_that_the_relay_could_read_are_refused(
 
 
 @pytest.mark.deployment
+@pytest.mark.parametrize("relay", ["resident", "flower"])
 def test_isolated_hospitals_finish_a_study(
     small_study: Path,
     open_folder: Path,
     tmp_path: Path,
     around: tuple[str, ...],
     forget_users: Callable[[str], None],
+    relay: str,
 ) -> None:
     """Two hospitals, mode none: the adapter is that of one process, byte for byte."""
     text = small_study.read_text(encoding="utf-8")
@@ -256,7 +306,7 @@ def test_isolated_hospitals_finish_a_study(
     for index in range(2):
         forget_users(f"wr-test-{index}")
     rehearsal = Rehearsal(
-        open_folder / "together", PORTS, seed=0, users="wr-test", around=lambda where: around
+        open_folder / "together", PORTS, relay, seed=0, users="wr-test", around=lambda where: around
     )
     now = datetime.now(UTC).replace(microsecond=0)
     with federation(rehearsal, RunFolder.open(alone.folder), now) as running:
