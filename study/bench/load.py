@@ -27,6 +27,7 @@ from wardround.study.bench.deployment import write_study
 from wardround.study.bench.fleet import Fleet, Node
 from wardround.study.deployment.fleet_proxy import find_nginx
 from wardround.study.deployment.loopback import HOST
+from wardround.study.deployment.process_tree import ENDED, PROC, with_descendants
 from wardround.study.deployment.processes import PYTHON, environment
 from wardround.study.deployment.rehearsal import Ports, Rehearsal
 from wardround.study.provisioning.authority import found
@@ -37,7 +38,6 @@ MOST_RELAYS = 250  # each connects from an address of its own in 127.0.1.0/24
 UNITS = 320
 _SAMPLE_S = 1.0
 _TIMEOUT_S = 540.0
-_PROC = Path("/proc")
 
 
 def load_benchmark(
@@ -101,10 +101,10 @@ class Memory:
     def sample(self, root: int) -> Mapping[str, int]:
         """Bytes by program now."""
         found: dict[str, int] = defaultdict(int)
-        for process in _with_descendants(root):
+        for process in with_descendants(root):
             try:
-                lines = (_PROC / f"{process}" / "smaps_rollup").read_text().splitlines()
-            except OSError:  # it has ended
+                lines = (PROC / f"{process}" / "smaps_rollup").read_text().splitlines()
+            except ENDED:
                 continue
             kilobytes = next((line.split()[1] for line in lines if line.startswith("Pss:")), "0")
             found[_program(process)] += int(kilobytes) << 10
@@ -130,26 +130,12 @@ class Memory:
             thread.join()
 
 
-def _with_descendants(root: int) -> set[int]:
-    """A process and everything below it."""
-    parents = {}
-    for path in _PROC.glob("[0-9]*/stat"):
-        try:  # pid (name) state parent ...; a name may hold blanks
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    found = {root}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
-
-
 def _program(process: int) -> str:
     """What a process is, by its command line."""
     names = ("flower-superlink", "flower-superexec", "flwr-serverapp", "nginx")
     try:
-        line = (_PROC / f"{process}" / "cmdline").read_bytes().decode(errors="replace")
-    except OSError:
+        line = (PROC / f"{process}" / "cmdline").read_bytes().decode(errors="replace")
+    except ENDED:
         return "ended"
     return next((name for name in names if name in line), "supervisor")
 

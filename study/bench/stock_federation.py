@@ -7,17 +7,20 @@ comes with, and no custodian: a node's app is told where the data is and reads i
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from wardround.privacy.errors import WardroundError
 from wardround.study.deployment.coordinator import (
+    UNKNOWN,
     CoordinatorPlace,
     coordinator_services,
+    run_status,
     start_bundle,
-    wait_for_outcome,
 )
 from wardround.study.deployment.hospital import HospitalPlace, executor, supernode
 from wardround.study.deployment.loopback import HOST, make_loopback_tls
@@ -30,6 +33,7 @@ from wardround.study.provisioning.keys import make_private_folder
 STOCK_APP = Path(__file__).parent / "stock"
 _DEFAULT_POLL = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "1.0"}  # run_superexec.py of flwr 1.41
 _ALIVE_S = 120.0
+_LOOK_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,30 @@ class StockFederation:
         """
         identifier = start_bundle(self.coordinator, app, settings)
         wait_for_outcome(self.coordinator, identifier, timeout_s)
+
+
+def wait_for_outcome(
+    place: CoordinatorPlace,
+    identifier: str,
+    timeout_s: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Return when the run of an app that keeps nothing, and so cannot go on, is completed.
+
+    Raises:
+        WardroundError: It failed, the SuperLink has forgotten it or cannot be reached, or it did
+            not end within ``timeout_s``.
+    """
+    began = clock()
+    while not (status := run_status(place, identifier)).startswith("finished"):
+        if status == UNKNOWN:
+            raise WardroundError(f"run {identifier}: the SuperLink has forgotten it")
+        if clock() - began > timeout_s:
+            raise WardroundError(f"run {identifier}: still {status} after {timeout_s:g} s")
+        sleep(_LOOK_S)
+    if status != "finished:completed":
+        raise WardroundError(f"run {identifier}: {status}; superexec.log says why")
 
 
 @contextmanager

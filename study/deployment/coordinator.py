@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 UNKNOWN = "unknown"
 _FORGOTTEN = "Run ID not found"  # Flower's words
-_LOOK_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -180,25 +178,3 @@ def run_status(place: CoordinatorPlace, identifier: str) -> str:
     if not runs:  # Flower may exit with 0 all the same
         raise WardroundError(f"the SuperLink did not answer: {said.get('error-message', said)}")
     return str(runs[0]["status"])
-
-
-def wait_for_outcome(
-    place: CoordinatorPlace,
-    identifier: str,
-    timeout_s: float,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Return when the run of an app that keeps no run folder is completed.
-
-    Raises:
-        WardroundError: It failed, the SuperLink has forgotten it or cannot be reached, or it did
-            not end within ``timeout_s``.
-    """
-    began = clock()
-    while not (status := run_status(place, identifier)).startswith("finished"):
-        if status == UNKNOWN or clock() - began > timeout_s:
-            raise WardroundError(f"run {identifier}: still {status} after {timeout_s:g} s")
-        sleep(_LOOK_S)
-    if status != "finished:completed":
-        raise WardroundError(f"run {identifier}: {status}; superexec.log says why")

@@ -22,6 +22,7 @@ import tomli_w
 from wardround.privacy.errors import WardroundError
 from wardround.study.deployment.isolation import Users
 from wardround.study.deployment.loopback import HOST
+from wardround.study.deployment.process_tree import ENDED, PROC, children_of
 from wardround.study.deployment.processes import PYTHON, environment
 from wardround.study.provisioning.authority import found
 from wardround.study.provisioning.hospital import HospitalFolder, install_kit
@@ -186,9 +187,9 @@ class Rehearsal:
         found = {}
         for child in children_of(supervisor):
             try:
-                log = os.readlink(f"/proc/{child}/fd/1")
-            except OSError:
-                continue  # it ended while we looked
+                log = os.readlink(PROC / f"{child}" / "fd" / "1")
+            except ENDED:
+                continue
             found[Path(log).stem] = child
         return found
 
@@ -227,25 +228,6 @@ class Rehearsal:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-
-
-def children_of(process: int) -> list[int]:
-    """Processes that ``process`` has started and that still run, oldest first; Linux."""
-    try:
-        tasks = list(Path(f"/proc/{process}/task").iterdir())
-        found = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
-    except OSError:
-        return []
-    return [pid for pid in found if _runs(pid)]
-
-
-def _runs(process: int) -> bool:
-    """Whether a process is there, and has not ended without its parent having looked."""
-    try:
-        after_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2]
-        return after_name.split()[0] not in {"Z", "X"}
-    except OSError:
-        return False
 
 
 @contextmanager

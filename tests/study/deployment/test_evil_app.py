@@ -26,12 +26,11 @@ from wardround.client.page.site import HospitalSite
 from wardround.client.refusals import read_refusals
 from wardround.client.workbench import Workbench
 from wardround.server.book import read_book
-from wardround.study.bench.stock_federation import stock_federation
+from wardround.study.bench.stock_federation import stock_federation, wait_for_outcome
 from wardround.study.config import Study
 from wardround.study.deployment.coordinator import (
     CoordinatorPlace,
     start_bundle,
-    wait_for_outcome,
 )
 from wardround.study.deployment.rehearsal import Ports, Rehearsal
 from wardround.study.deployment.runs import create_deployed_run

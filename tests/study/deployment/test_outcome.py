@@ -13,12 +13,12 @@ from wardround.privacy.errors import WardroundError
 from wardround.privacy.signing import SigningKey
 from wardround.server.book import HospitalAnswer, ReportBook, RoundRecord
 from wardround.server.gathering import SILENT
+from wardround.study.bench.stock_federation import wait_for_outcome
 from wardround.study.deployment import coordinator
 from wardround.study.deployment.coordinator import (
     UNKNOWN,
     CoordinatorPlace,
     run_status,
-    wait_for_outcome,
 )
 from wardround.study.deployment.runs import why_refused
 from wardround.study.provisioning.roster import ConsortiumFolder
@@ -54,7 +54,7 @@ def test_a_superlink_that_cannot_be_reached_or_has_forgotten_a_run_says_which(
 def test_an_app_whose_run_was_forgotten_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """In memory alone: a SuperLink that was started again would be asked for ever."""
     forgotten = {"success": False, "error-message": "Run ID not found."}
-    with pytest.raises(WardroundError, match="run 7: still unknown"):
+    with pytest.raises(WardroundError, match="run 7: the SuperLink has forgotten it"):
         wait(monkeypatch, status("running"), forgotten)
 
 

@@ -22,7 +22,8 @@ from wardround.privacy.chain import read_chain
 from wardround.privacy.journal import LEDGER_FILE
 from wardround.privacy.ledger_view import check_ledger
 from wardround.server.book import RoundRecord, read_book
-from wardround.study.deployment.rehearsal import Rehearsal, children_of, federation
+from wardround.study.deployment.process_tree import children_of
+from wardround.study.deployment.rehearsal import Rehearsal, federation
 from wardround.study.local import run_study
 from wardround.study.run_folder import RunFolder
 
